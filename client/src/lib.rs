@@ -1,0 +1,41 @@
+//! What a host programs against: [`EventStore`], and the log [`Embedded`] in its process.
+//!
+//! ```
+//! use futures::executor::block_on;
+//! use quipu_client::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let store = Embedded::open(folder.path(), Options::default())?;
+//! let call = AggregateKey::new("Call", "42");
+//! let created = store.new_event(call.clone(), "CallCreated", r#"{"from":"agent"}"#);
+//! block_on(store.append(Append::one(created, ExpectedVersion::NoStream)))?;
+//! let ended = store.new_event(call.clone(), "CallCompleted", r#"{"seconds":61}"#);
+//! let outcome = block_on(store.append(Append::one(ended, ExpectedVersion::Exact(Version(1)))))?;
+//! assert_eq!(outcome.last_position(), Position(2)); // on stable storage, indexed, visible
+//! let mut history = store.read(ReadRequest { filter: Filter::aggregate(call), ..Default::default() });
+//! for record in block_on(history.next_batch())? {
+//!     println!("{} {}", record.version(), record.event_type());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod batches;
+#[cfg(feature = "embedded")]
+mod embedded;
+#[cfg(feature = "embedded")]
+mod options;
+mod store;
+
+pub use batches::{RecordStream, Subscription};
+#[cfg(feature = "embedded")]
+pub use embedded::Embedded;
+#[cfg(feature = "embedded")]
+pub use options::Options;
+#[cfg(feature = "embedded")]
+pub use quipu_engine::{
+    Backend, Counts, LogState, Mapping, OpenError, RecoveryReport, SegmentInfo, Status,
+};
+pub use quipu_types::*;
+pub use store::EventStore;

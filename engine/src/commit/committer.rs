@@ -1,0 +1,109 @@
+//! The threads that drive the sequencer. A committer thread steps it, sends the answers, and
+//! submits the write; with a blocking disk there are as many as groups in flight, so that an
+//! append wakes one thread on its way in and its caller on the way out, and nobody in between.
+#![expect(clippy::disallowed_methods, reason = "this module is where threads start")]
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+
+use parking_lot::Mutex;
+
+use super::preparer::PrepareJob;
+use super::sequencer::{Sequencer, Step};
+use crate::index::rebuild;
+use crate::segment::Segment;
+use crate::shared::Shared;
+
+/// The running threads of a log.
+pub struct Committer {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Committer {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// That the system refuses a thread.
+    pub fn start(log: &Arc<Shared>, sequencer: &Arc<Mutex<Sequencer>>) -> io::Result<Self> {
+        let (prepare, prepare_jobs) = channel();
+        let (index, index_jobs) = channel();
+        let mut threads = Vec::new();
+        let shared = Arc::clone(log);
+        threads.push(spawn("quipu-prepare", move || prepare_loop(&shared, &prepare_jobs))?);
+        let shared = Arc::clone(log);
+        threads.push(spawn("quipu-index", move || index_loop(&shared, &index_jobs))?);
+        let submitters = log.env.storage.submitters(log.options.groups_in_flight);
+        for _ in 0..submitters {
+            let (log, sequencer) = (Arc::clone(log), Arc::clone(sequencer));
+            let background = Background { prepare: prepare.clone(), index: index.clone() };
+            let run = move || commit_loop(&log, &sequencer, &background);
+            threads.push(spawn("quipu-commit", run)?);
+        }
+        Ok(Self { threads })
+    }
+
+    /// Waits until all have ended.
+    pub fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log has panicked");
+            }
+        }
+    }
+}
+
+struct Background {
+    prepare: Sender<PrepareJob>,
+    index: Sender<Arc<Segment>>,
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, background: &Background) {
+    while !log.inbox.is_closed() {
+        let step = sequencer.lock().step();
+        let Step { answers, prepare, index, write, more, timeout, arrivals, closed } = step;
+        if more {
+            log.inbox.wake_another();
+        }
+        for answer in answers {
+            answer.send();
+        }
+        // The receivers live until every sender is gone, that is, until this loop has ended.
+        if let Some(job) = prepare {
+            background.prepare.send(job).ok();
+        }
+        if let Some(segment) = index {
+            background.index.send(segment).ok();
+        }
+        if closed {
+            log.inbox.set_closed();
+            return;
+        }
+        match write {
+            Some(write) => {
+                let ticket = write.done.ticket();
+                if let Some(result) = log.env.storage.submit(write) {
+                    log.inbox.written_here(ticket, result);
+                }
+            }
+            None => log.inbox.wait(arrivals, timeout),
+        }
+    }
+}
+
+fn prepare_loop(log: &Shared, jobs: &Receiver<PrepareJob>) {
+    while let Ok(job) = jobs.recv() {
+        log.inbox.prepared(job.run(&*log.env.storage));
+    }
+}
+
+fn index_loop(log: &Shared, jobs: &Receiver<Arc<Segment>>) {
+    while let Ok(segment) = jobs.recv() {
+        rebuild::index_sealed(log, &segment);
+    }
+}

@@ -1,0 +1,183 @@
+//! The place in the active segment where the next group goes, and the space ahead of it.
+
+use std::sync::Arc;
+
+use quipu_types::Position;
+
+use super::preparer::{PrepareJob, Spare};
+use crate::format::BLOCK_BYTES;
+use crate::format::group::{GroupHeader, GroupPlace};
+use crate::segment::Segment;
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+/// Space kept ready ahead of the head: as much as was written, within these bounds, so that a
+/// small log stays small.
+const AHEAD_BYTES_MIN: u64 = 1 << 20;
+const AHEAD_BYTES_MAX: u64 = 16 << 20;
+/// Zeroed in one write, so that a group that needs the place waits little.
+const ZERO_BYTES: u64 = 1 << 20;
+/// Behind the head, zeroing goes on so far ahead of it; the gap is used as it is.
+const ZERO_LEAD_BYTES: u64 = 4 << 20;
+/// Blocks that a group of appends leaves free in its segment: WITNESS or CLEAN, START, SEAL.
+const RESERVED_BLOCKS: u64 = 3;
+
+/// The write head.
+///
+/// Invariants:
+/// 1. Every byte before `offset` belongs to a group that was submitted; nothing is ever written
+///    there again.
+/// 2. `durable <= offset`: the end of the longest run of durable groups.
+/// 3. A group is placed only in allocated space that nobody is zeroing, and leaves room for SEAL.
+pub struct Head {
+    segment: Arc<Segment>,
+    offset: u64,
+    chain: u64,
+    durable: u64,
+    allocated: u64,
+    zeroed: u64,
+    zeroing: Option<(u64, u64)>,
+}
+
+/// Whether a group finds room at the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It does.
+    Fits,
+    /// Not in this segment.
+    SegmentFull,
+    /// Not yet: space must be allocated first.
+    NotAllocated,
+    /// Not yet: the place is being zeroed.
+    BeingZeroed,
+}
+
+impl Head {
+    /// A head at `offset` of a segment whose groups so far are all durable.
+    #[must_use]
+    pub fn new(
+        segment: Arc<Segment>,
+        offset: u64,
+        chain: u64,
+        allocated: u64,
+        zeroed: u64,
+    ) -> Self {
+        Self { segment, offset, chain, durable: offset, allocated, zeroed, zeroing: None }
+    }
+
+    /// A head at the first group of a segment that was just activated from a spare.
+    #[must_use]
+    pub fn of_spare(segment: Arc<Segment>, spare: &Spare) -> Self {
+        let chain = segment.header().chain();
+        Self::new(segment, BLOCK, chain, spare.allocated, spare.zeroed)
+    }
+
+    /// The active segment.
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Where the next group goes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Sum of the last group.
+    pub fn chain(&self) -> u64 {
+        self.chain
+    }
+
+    /// The next group's place.
+    pub fn place(&self, epoch: u64, first_position: Position) -> GroupPlace {
+        GroupPlace {
+            segment_id: self.segment.header().segment_id,
+            epoch,
+            offset: self.offset,
+            first_position,
+            durable_upto: self.durable,
+            chain: self.chain,
+        }
+    }
+
+    /// Whether a group of appends of this size finds room.
+    pub fn room(&self, bytes: u64) -> Room {
+        self.room_leaving(bytes, RESERVED_BLOCKS * BLOCK)
+    }
+
+    /// Whether a group without appends, of one block, finds room before SEAL.
+    pub fn room_for_mark(&self) -> Room {
+        self.room_leaving(BLOCK, BLOCK)
+    }
+
+    /// Whether SEAL finds room; in its segment it always does.
+    pub fn room_for_seal(&self) -> Room {
+        self.room_leaving(BLOCK, 0)
+    }
+
+    fn room_leaving(&self, bytes: u64, rest: u64) -> Room {
+        let end = self.offset + bytes;
+        if end + rest > self.segment.header().segment_bytes {
+            Room::SegmentFull
+        } else if end + rest > self.allocated {
+            Room::NotAllocated
+        } else if self.zeroing.is_some_and(|(from, to)| self.offset < to && from < end) {
+            Room::BeingZeroed
+        } else {
+            Room::Fits
+        }
+    }
+
+    /// The group was submitted: the head is behind it.
+    pub fn submitted(&mut self, header: &GroupHeader) {
+        self.offset = header.end();
+        self.chain = header.sum;
+    }
+
+    /// The group, and all before it, are durable.
+    pub fn durable(&mut self, header: &GroupHeader) {
+        self.durable = header.end();
+    }
+
+    /// Space up to `end` is allocated.
+    pub fn allocated(&mut self, end: u64) {
+        self.allocated = self.allocated.max(end);
+    }
+
+    /// The zeroing under way has ended.
+    pub fn zeroed(&mut self, to: u64) {
+        self.zeroing = None;
+        self.zeroed = to;
+    }
+
+    /// What to prepare next, given the size of the append that waits.
+    pub fn plan(&mut self, next_bytes: u64, reserve: u64) -> Option<PrepareJob> {
+        let segment_bytes = self.segment.header().segment_bytes;
+        let file = || Arc::clone(self.segment.file());
+        let segment = self.segment.header().number;
+        let ahead = self.offset.clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
+        let next = next_bytes.next_multiple_of(BLOCK) + (RESERVED_BLOCKS + 1) * BLOCK;
+        let least = (self.offset + next.max(ahead / 2)).min(segment_bytes);
+        if self.allocated < least {
+            let end = (self.offset + next.max(ahead)).next_multiple_of(BLOCK).min(segment_bytes);
+            return Some(PrepareJob::Allocate { file: file(), segment, end, reserve });
+        }
+        let behind = self.zeroed < self.offset;
+        let from = if behind { self.offset + ZERO_LEAD_BYTES } else { self.zeroed };
+        let to = (from + ZERO_BYTES).min(self.allocated);
+        if from >= to || from >= self.offset + ahead {
+            return None;
+        }
+        self.zeroing = Some((from, to));
+        Some(PrepareJob::Zero { file: file(), segment, from, to })
+    }
+
+    /// Whether the segment is near enough to its end that the next one should be ready.
+    pub fn wants_spare(&self) -> bool {
+        let segment_bytes = self.segment.header().segment_bytes;
+        self.offset + (2 * AHEAD_BYTES_MAX).min(segment_bytes / 2) >= segment_bytes
+    }
+
+    /// Space that a spare begins with.
+    pub fn spare_bytes(segment_bytes: u64) -> u64 {
+        AHEAD_BYTES_MIN.min(segment_bytes)
+    }
+}

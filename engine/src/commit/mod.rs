@@ -1,0 +1,12 @@
+//! The way of an append to stable storage, in the order it is walked: prepared in the caller's
+//! task, queued in the inbox, admitted and grouped by the sequencer, written by a committer
+//! thread, published up to the watermark, answered.
+
+pub mod committer;
+pub mod head;
+pub mod inbox;
+pub mod outcome;
+pub mod prepared;
+pub mod preparer;
+pub mod sequencer;
+pub mod watermark;

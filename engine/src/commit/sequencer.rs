@@ -1,0 +1,481 @@
+//! The single sequencer: gives every append its place, forms groups, and turns durable groups
+//! into visible records and answers.
+//!
+//! It is one synchronous state machine. [`Sequencer::step`] never blocks and never touches the
+//! disk: it takes what has arrived and says what to write. Threads, a simulator, or one day a
+//! replicated log drive it alike.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quipu_types::{AppendError, Position, Timestamp, Version};
+
+use super::head::{Head, Room};
+use super::inbox::Submission;
+use super::outcome::Answer;
+use super::prepared::PreparedAppend;
+use super::preparer::{PrepareError, PrepareJob, Prepared, Spare};
+use crate::format::group::{GroupBuilder, GroupHeader, GroupKind};
+use crate::index::ids::IdIndex;
+use crate::index::versions::VersionIndex;
+use crate::segment::Segment;
+use crate::shared::{LogState, Shared};
+use crate::storage::{Completion, GroupWrite};
+
+mod admit;
+mod roll;
+
+/// How long to wait before trying again for space.
+const SPACE_RETRY: Duration = Duration::from_millis(250);
+
+/// Where the sequencer begins: what recovery found.
+pub struct Start {
+    /// The write head.
+    pub head: Head,
+    /// The next segment's file, if it is there already.
+    pub spare: Option<Spare>,
+    /// Newest version of every aggregate.
+    pub versions: VersionIndex,
+    /// Position of every event id.
+    pub ids: IdIndex,
+    /// Position of the next record.
+    pub next_position: Position,
+    /// `recorded_at` of the last record.
+    pub last_recorded_at: Timestamp,
+    /// This opening's epoch.
+    pub epoch: u64,
+}
+
+/// The sequencer.
+///
+/// Invariants:
+/// 1. Positions and versions are given in the order appends leave the inbox, and so are places in
+///    the segment; `versions` and `ids` hold everything that was given, durable or not.
+/// 2. A group is retired (published, answered) only when it and all before it are durable.
+/// 3. An answer that depends on what is not yet durable is kept with the newest group in flight.
+/// 4. After a failed write nothing is submitted, published or acknowledged any more.
+/// 5. SEAL is submitted only with no group in flight and the next segment's file ready; the next
+///    header only when SEAL is durable; groups there only when that header is.
+pub struct Sequencer {
+    log: Arc<Shared>,
+    head: Head,
+    spare: Option<Spare>,
+    roll: roll::Roll,
+    versions: VersionIndex,
+    ids: IdIndex,
+    next_position: Position,
+    last_recorded_at: Timestamp,
+    epoch: u64,
+    in_flight: VecDeque<InFlight>,
+    next_ticket: u64,
+    preparing: bool,
+    no_space: Option<(String, Duration)>,
+    /// Groups of appends were written that no later group has covered yet.
+    unwitnessed: bool,
+    idle_since: Duration,
+    failed: Option<String>,
+    closing: Closing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    Asked,
+    Marked,
+    Done,
+}
+
+struct InFlight {
+    ticket: u64,
+    durable: bool,
+    written: Written,
+    answers: Vec<Answer>,
+}
+
+enum Written {
+    Group { header: GroupHeader, bytes: Bytes, appends: Vec<Placed> },
+    SegmentHeader(Arc<Segment>, Spare),
+}
+
+/// An append in a group, for the live index: its records begin at `first`, and its aggregates
+/// were at the versions `before` it.
+struct Placed {
+    append: PreparedAppend,
+    first: Position,
+    before: Vec<Version>,
+}
+
+/// What one step asks its driver to do, in this order.
+#[derive(Default)]
+pub struct Step {
+    /// Send these answers.
+    pub answers: Vec<Answer>,
+    /// Hand this to a background thread.
+    pub prepare: Option<PrepareJob>,
+    /// Index this segment in the background: it is sealed.
+    pub index: Option<Arc<Segment>>,
+    /// Submit this.
+    pub write: Option<GroupWrite>,
+    /// Another step may have something to submit right now.
+    pub more: bool,
+    /// Step again after this time even if nothing arrives.
+    pub timeout: Option<Duration>,
+    /// What had arrived when this step began.
+    pub arrivals: u64,
+    /// There will be nothing to do any more.
+    pub closed: bool,
+}
+
+impl Sequencer {
+    /// A sequencer that goes on where recovery ended.
+    #[must_use]
+    pub fn new(log: Arc<Shared>, start: Start) -> Self {
+        let idle_since = log.env.clock.monotonic();
+        Self {
+            log,
+            head: start.head,
+            spare: start.spare,
+            roll: roll::Roll::No,
+            versions: start.versions,
+            ids: start.ids,
+            next_position: start.next_position,
+            last_recorded_at: start.last_recorded_at,
+            epoch: start.epoch,
+            in_flight: VecDeque::new(),
+            next_ticket: 0,
+            preparing: false,
+            no_space: None,
+            unwitnessed: false,
+            idle_since,
+            failed: None,
+            closing: Closing::No,
+        }
+    }
+
+    /// Takes what has arrived and says what to do next.
+    pub fn step(&mut self) -> Step {
+        let finished = self.log.inbox.take_finished();
+        let mut step = Step { arrivals: finished.arrivals, ..Step::default() };
+        if finished.closing && self.closing == Closing::No {
+            self.closing = Closing::Asked;
+        }
+        for (ticket, result) in finished.written {
+            self.take_written(ticket, result);
+        }
+        if let Some(prepared) = finished.prepared {
+            self.take_prepared(prepared);
+        }
+        self.retire(&mut step);
+        if self.failed.is_none() {
+            step.write = self.next_write(&mut step);
+            step.more = step.write.is_some() && !self.log.inbox.is_empty();
+            step.prepare = self.next_prepare();
+        }
+        if let Some(reason) = self.failed.clone() {
+            self.refuse_all(&mut step, &AppendError::NotWritten(reason));
+        }
+        self.finish_closing();
+        step.closed = self.closing == Closing::Done;
+        step.timeout = self.timeout();
+        step
+    }
+
+    /// Aggregates and ids known.
+    pub fn known(&self) -> (u64, u64) {
+        (self.versions.len() as u64, self.ids.len() as u64)
+    }
+
+    fn take_written(&mut self, ticket: u64, result: io::Result<()>) {
+        match result {
+            Ok(()) => {
+                if let Some(write) = self.in_flight.iter_mut().find(|it| it.ticket == ticket) {
+                    write.durable = true;
+                }
+            }
+            Err(error) => self.fail(&format!(
+                "writing segment {} failed: {error}",
+                self.head.segment().header().number
+            )),
+        }
+    }
+
+    fn take_prepared(&mut self, prepared: Prepared) {
+        self.preparing = false;
+        let active = self.head.segment().header().number;
+        let result = match prepared {
+            Prepared::Allocated(segment, end, result) => result.map(|()| {
+                if segment == active {
+                    self.head.allocated(end);
+                }
+            }),
+            Prepared::Zeroed(segment, to, result) => result.map(|()| {
+                if segment == active {
+                    self.head.zeroed(to);
+                }
+            }),
+            Prepared::Spare(result) => result.map(|spare| self.spare = Some(spare)),
+        };
+        match result {
+            Ok(()) if self.no_space.take().is_some() => self.log.set_state(LogState::Writable),
+            Ok(()) => {}
+            Err(PrepareError::NoSpace(reason)) => {
+                tracing::warn!(reason, "no space: appends are refused until there is");
+                self.log.set_state(LogState::NoSpace(reason.clone()));
+                self.no_space = Some((reason, self.log.env.clock.monotonic() + SPACE_RETRY));
+            }
+            Err(error @ PrepareError::Io(_)) => self.fail(&error.to_string()),
+        }
+    }
+
+    /// Publishes and answers what is durable, in order (invariant 2).
+    fn retire(&mut self, step: &mut Step) {
+        while self.failed.is_none() && self.in_flight.front().is_some_and(|it| it.durable) {
+            let Some(write) = self.in_flight.pop_front() else { return };
+            match write.written {
+                Written::Group { header, bytes, appends } => {
+                    self.publish(&header, bytes, &appends, step);
+                }
+                Written::SegmentHeader(segment, spare) => self.activated(segment, &spare),
+            }
+            step.answers.extend(write.answers);
+        }
+        if let Some(reason) = self.failed.clone() {
+            for write in self.in_flight.drain(..) {
+                step.answers.extend(write.answers.into_iter().map(|answer| {
+                    let error = if answer.is_stored() {
+                        AppendError::OutcomeUnknown(reason.clone())
+                    } else {
+                        AppendError::NotWritten(reason.clone())
+                    };
+                    answer.failed(error)
+                }));
+            }
+        }
+    }
+
+    fn publish(&mut self, header: &GroupHeader, bytes: Bytes, appends: &[Placed], step: &mut Step) {
+        self.head.durable(header);
+        match header.kind {
+            GroupKind::Data => {
+                self.head.segment().publish(header, Some(bytes), |index| {
+                    for placed in appends {
+                        placed.index(index);
+                    }
+                });
+                // Readers who see the watermark find the records (its invariant 2).
+                self.log.watermark.advance(header.next_position().previous());
+                let (count, events) = (appends.len() as u64, u64::from(header.records));
+                self.log.counters.group(count, events, u64::from(header.group_bytes));
+            }
+            GroupKind::Seal => self.sealed(header, step),
+            GroupKind::Clean => self.closing = Closing::Done,
+            GroupKind::Start | GroupKind::Witness => {}
+        }
+    }
+
+    fn next_write(&mut self, step: &mut Step) -> Option<GroupWrite> {
+        if self.roll.is_no() {
+            if self.in_flight.len() >= self.log.options.groups_in_flight {
+                return None;
+            }
+            // Either may find that the segment is full, and so begin a roll.
+            let mut write = self.next_group(step);
+            if write.is_none() && self.roll.is_no() {
+                write = self.next_mark();
+            }
+            if write.is_some() || self.roll.is_no() {
+                return write;
+            }
+        }
+        self.next_roll_write(step)
+    }
+
+    /// The next group of appends, if any waits and there is room.
+    fn next_group(&mut self, step: &mut Step) -> Option<GroupWrite> {
+        let first_bytes = self.log.inbox.next_bytes()?;
+        let mut builder = self.builder(first_bytes);
+        let now = self.log.env.clock.now();
+        let mut placed = Vec::new();
+        let mut answers = Vec::new();
+        while let Some(submission) = self.next_submission(&builder, step) {
+            self.admit(submission, now, &mut builder, &mut placed, &mut answers);
+        }
+        if builder.is_empty() {
+            // Invariant 3: these answers rest on what the newest group in flight will make true.
+            match self.in_flight.back_mut() {
+                Some(newest) => newest.answers.extend(answers),
+                None => step.answers.extend(answers),
+            }
+            return None;
+        }
+        self.unwitnessed = true;
+        Some(self.submit(builder, GroupKind::Data, placed, answers))
+    }
+
+    fn builder(&self, first_bytes: usize) -> GroupBuilder {
+        let capacity = self.log.options.group_bytes.max(first_bytes) + 4_096;
+        GroupBuilder::new(self.head.place(self.epoch, self.next_position), capacity)
+    }
+
+    /// Takes the oldest append if the group may still take it and there is room for it.
+    fn next_submission(&mut self, builder: &GroupBuilder, step: &mut Step) -> Option<Submission> {
+        let mut found = None;
+        let group_bytes = self.log.options.group_bytes;
+        let submission = self.log.inbox.pop_if(|bytes| {
+            let bytes = builder.bytes_with(bytes);
+            let room = self.head.room(bytes as u64);
+            found = Some(room);
+            room == Room::Fits && (builder.is_empty() || bytes <= group_bytes)
+        });
+        if submission.is_none() && builder.is_empty() {
+            match found {
+                Some(Room::SegmentFull) => self.roll = roll::Roll::Wanted,
+                Some(Room::NotAllocated) => self.refuse_without_space(step),
+                Some(Room::Fits | Room::BeingZeroed) | None => {}
+            }
+        }
+        submission
+    }
+
+    /// Refuses what waits, if there was no space and it is not time to look again.
+    fn refuse_without_space(&mut self, step: &mut Step) {
+        if let Some((reason, retry_at)) = &self.no_space
+            && self.log.env.clock.monotonic() < *retry_at
+        {
+            let error = AppendError::NoSpace(reason.clone());
+            self.refuse_all(step, &error);
+        }
+    }
+
+    fn refuse_all(&self, step: &mut Step, error: &AppendError) {
+        for Submission { reply, .. } in self.log.inbox.drain() {
+            step.answers.push(Answer::new(reply, Err(error.clone())));
+        }
+    }
+
+    /// A group without appends, if it is time for one: WITNESS when quiet, CLEAN at the end.
+    fn next_mark(&mut self) -> Option<GroupWrite> {
+        if !self.in_flight.is_empty() {
+            return None;
+        }
+        let kind = match self.closing {
+            Closing::Asked if self.log.inbox.is_empty() => GroupKind::Clean,
+            Closing::No if self.unwitnessed && self.quiet_for() >= self.witness_after() => {
+                GroupKind::Witness
+            }
+            _ => return None,
+        };
+        match (self.head.room_for_mark(), kind) {
+            (Room::Fits, _) => {}
+            (Room::SegmentFull, GroupKind::Witness) => {
+                // SEAL covers the last group as well as WITNESS would.
+                self.roll = roll::Roll::Wanted;
+                return None;
+            }
+            (Room::SegmentFull, _) => {
+                self.closing = Closing::Done;
+                return None;
+            }
+            (Room::NotAllocated, GroupKind::Clean) if self.no_space.is_some() => {
+                self.closing = Closing::Done;
+                return None;
+            }
+            (Room::NotAllocated | Room::BeingZeroed, _) => return None,
+        }
+        self.unwitnessed = false;
+        if kind == GroupKind::Clean {
+            self.closing = Closing::Marked;
+        }
+        let builder = self.builder(0);
+        Some(self.submit(builder, kind, Vec::new(), Vec::new()))
+    }
+
+    fn submit(
+        &mut self,
+        builder: GroupBuilder,
+        kind: GroupKind,
+        appends: Vec<Placed>,
+        answers: Vec<Answer>,
+    ) -> GroupWrite {
+        self.next_position = builder.next_position();
+        let (header, bytes) = builder.finish(kind);
+        self.head.submitted(&header);
+        self.idle_since = self.log.env.clock.monotonic();
+        let file = Arc::clone(self.head.segment().file());
+        let done = self.completion();
+        let ticket = done.ticket();
+        let written = Written::Group { header, bytes: bytes.clone(), appends };
+        self.in_flight.push_back(InFlight { ticket, durable: false, written, answers });
+        GroupWrite { file, offset: header.offset, bytes, done }
+    }
+
+    fn completion(&mut self) -> Completion {
+        self.next_ticket += 1;
+        let sink = Arc::clone(&self.log.inbox);
+        Completion::new(self.next_ticket, sink)
+    }
+
+    fn next_prepare(&mut self) -> Option<PrepareJob> {
+        if self.preparing {
+            return None;
+        }
+        if let Some((_, retry_at)) = &self.no_space
+            && self.log.env.clock.monotonic() < *retry_at
+        {
+            return None;
+        }
+        let reserve = self.log.options.reserve_bytes();
+        let next_bytes = self.log.inbox.next_bytes().unwrap_or(0) as u64;
+        let wants_spare = self.spare.is_none()
+            && (self.roll.needs_spare() || self.roll.is_no() && self.head.wants_spare());
+        let job = if wants_spare {
+            let segment = self.head.segment().header().number + 1;
+            let bytes = Head::spare_bytes(self.log.options.segment_bytes);
+            Some(PrepareJob::Spare { segment, bytes, reserve })
+        } else {
+            self.head.plan(next_bytes, reserve)
+        };
+        self.preparing = job.is_some();
+        job
+    }
+
+    fn quiet_for(&self) -> Duration {
+        self.log.env.clock.monotonic().saturating_sub(self.idle_since)
+    }
+
+    fn witness_after(&self) -> Duration {
+        Duration::from_micros(self.log.options.witness_after_us)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let witness = (self.unwitnessed && self.in_flight.is_empty())
+            .then(|| self.witness_after().saturating_sub(self.quiet_for()));
+        let now = self.log.env.clock.monotonic();
+        let retry = (self.no_space.as_ref()).map(|(_, at)| at.saturating_sub(now));
+        witness.into_iter().chain(retry).min()
+    }
+
+    /// Invariant 4.
+    fn fail(&mut self, reason: &str) {
+        tracing::error!(reason, "the log has failed; it is read-only until opened again");
+        self.log.set_state(LogState::Failed(reason.to_owned()));
+        self.failed.get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Closes without CLEAN where it cannot be written: recovery needs no CLEAN.
+    fn finish_closing(&mut self) {
+        let stuck_in_roll = matches!(self.roll, roll::Roll::Wanted)
+            && self.no_space.is_some()
+            && self.in_flight.is_empty()
+            && self.log.inbox.is_empty();
+        if self.closing != Closing::No && (self.failed.is_some() || stuck_in_roll) {
+            self.closing = Closing::Done;
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The roll, a barrier: every group of segment N durable, then SEAL, then the header of N+1, and
+//! only then groups there (segments-format.md §9).
+
+use std::sync::Arc;
+
+use super::{InFlight, Sequencer, Step, Written};
+use crate::commit::head::{Head, Room};
+use crate::commit::preparer::Spare;
+use crate::format::group::{GroupHeader, GroupKind};
+use crate::format::segment_header::SegmentHeader;
+use crate::segment::Segment;
+use crate::storage::GroupWrite;
+
+/// How far a roll has come.
+pub(super) enum Roll {
+    /// None is under way.
+    No,
+    /// The next group does not fit: no more groups here.
+    Wanted,
+    /// SEAL is in flight.
+    Sealing,
+    /// SEAL is durable; the next header can be written.
+    Sealed(GroupHeader),
+    /// The next header is in flight.
+    Activating,
+}
+
+impl Roll {
+    pub(super) fn is_no(&self) -> bool {
+        matches!(self, Self::No)
+    }
+
+    /// Whether the roll waits for the next file. Once SEAL is submitted the file is there.
+    pub(super) fn needs_spare(&self) -> bool {
+        matches!(self, Self::Wanted)
+    }
+}
+
+impl Sequencer {
+    /// The roll's next write, once what it waits for is there.
+    pub(super) fn next_roll_write(&mut self, step: &mut Step) -> Option<GroupWrite> {
+        match &self.roll {
+            Roll::Wanted if self.spare.is_none() => {
+                self.refuse_without_space(step);
+                None
+            }
+            Roll::Wanted if self.in_flight.is_empty() => self.seal(),
+            Roll::Sealed(seal) => {
+                let seal = *seal;
+                self.activate(&seal)
+            }
+            Roll::No | Roll::Wanted | Roll::Sealing | Roll::Activating => None,
+        }
+    }
+
+    fn seal(&mut self) -> Option<GroupWrite> {
+        if self.head.room_for_seal() != Room::Fits {
+            return None;
+        }
+        self.roll = Roll::Sealing;
+        self.unwitnessed = false;
+        let builder = self.builder(0);
+        Some(self.submit(builder, GroupKind::Seal, Vec::new(), Vec::new()))
+    }
+
+    /// SEAL is durable.
+    pub(super) fn sealed(&mut self, seal: &GroupHeader, step: &mut Step) {
+        step.index = Some(Arc::clone(self.head.segment()));
+        self.roll = Roll::Sealed(*seal);
+    }
+
+    fn activate(&mut self, seal: &GroupHeader) -> Option<GroupWrite> {
+        let spare = self.spare.take()?;
+        let next = self.head.segment().header().number + 1;
+        assert_eq!(spare.segment, next, "a segment is activated once, in order (invariant 5)");
+        let env = &self.log.env;
+        let header = SegmentHeader {
+            log_id: self.log.log_id,
+            segment_id: env.entropy.uuid(),
+            number: spare.segment,
+            first_position: self.next_position,
+            epoch: self.epoch,
+            created_at: env.clock.now(),
+            segment_bytes: self.log.options.segment_bytes,
+            previous_end: seal.end(),
+            previous_chain: seal.sum,
+            last_recorded_at: self.last_recorded_at,
+        };
+        let bytes = bytes::Bytes::from_owner(header.encode());
+        let file = Arc::clone(&spare.file);
+        let segment = Segment::live(header, Arc::clone(&file), self.log.options.tail_bytes);
+        self.roll = Roll::Activating;
+        let done = self.completion();
+        let ticket = done.ticket();
+        let written = Written::SegmentHeader(Arc::new(segment), spare);
+        self.in_flight.push_back(InFlight { ticket, durable: false, written, answers: Vec::new() });
+        Some(GroupWrite { file, offset: 0, bytes, done })
+    }
+
+    /// The next header is durable: groups go there from now on.
+    pub(super) fn activated(&mut self, segment: Arc<Segment>, spare: &Spare) {
+        self.log.segments.push(Arc::clone(&segment));
+        self.head = Head::of_spare(segment, spare);
+        self.roll = Roll::No;
+    }
+}

@@ -1,0 +1,8 @@
+//! Finding things: newest versions and known ids (in memory), and each segment's own index.
+
+pub mod builder;
+pub mod ids;
+pub mod keys;
+pub mod live;
+pub mod rebuild;
+pub mod versions;

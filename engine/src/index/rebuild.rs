@@ -1,0 +1,85 @@
+//! Makes a sealed segment's index file from the segment: at seal, and at start where the file is
+//! missing or not valid.
+
+use std::sync::Arc;
+
+use quipu_types::{Corruption, Position};
+
+use super::builder::IndexBuilder;
+use super::keys::KeyHasher;
+use crate::format::group::GroupKind;
+use crate::format::index_file::IndexFile;
+use crate::format::segment_header::SegmentHeader;
+use crate::segment::Segment;
+use crate::segment::scanner::{ScanEnd, Scanner, Source};
+use crate::shared::Shared;
+use crate::storage::{Storage, index_name, segment_name};
+
+/// Why an index could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The segment is damaged.
+    #[error(transparent)]
+    Corruption(#[from] Corruption),
+    /// The disk refused.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Reads a whole sealed segment, checking everything, and builds its index.
+///
+/// # Errors
+/// That it cannot be read, or where it is damaged.
+pub fn build(
+    storage: &dyn Storage,
+    hasher: KeyHasher,
+    header: &SegmentHeader,
+) -> Result<IndexFile, RebuildError> {
+    let bytes = storage.map(&segment_name(header.number))?;
+    let mut scanner = Scanner::new(Source::Sealed(bytes), header.clone());
+    let mut builder = IndexBuilder::new(hasher, header.first_position);
+    loop {
+        match scanner.next_group()? {
+            Ok(group) => {
+                if group.header.kind == GroupKind::Data {
+                    builder.push_group(&group.header);
+                }
+                for record in group.records().flatten() {
+                    builder.push_record(&record);
+                }
+            }
+            Err(ScanEnd::Sealed) => {
+                return Ok(builder.finish(header.segment_id, scanner.point().chain));
+            }
+            Err(end) => {
+                return Err(Corruption {
+                    segment: header.number,
+                    first: scanner.point().next_position,
+                    last: Position::MAX,
+                    problem: format!("at offset {}: {end}", scanner.point().offset),
+                }
+                .into());
+            }
+        }
+    }
+}
+
+/// Indexes a segment that was just sealed and serves it from the index. A failure is reported and
+/// changes nothing: the segment goes on being served as before, the next start tries again.
+pub fn index_sealed(log: &Shared, segment: &Arc<Segment>) {
+    let number = segment.header().number;
+    match build(&*log.env.storage, log.hasher, segment.header()) {
+        Ok(index) => {
+            save(&*log.env.storage, number, &index);
+            segment.become_sealed(index);
+        }
+        Err(error) => tracing::error!(segment = number, %error, "cannot index a sealed segment"),
+    }
+}
+
+/// Writes an index file; a failure is reported and costs a rebuild at the next start.
+pub fn save(storage: &dyn Storage, number: u64, index: &IndexFile) {
+    if let Err(error) = storage.write_atomic(&index_name(number), index.as_bytes()) {
+        tracing::warn!(segment = number, %error, "cannot save an index file");
+    }
+}

@@ -1,0 +1,259 @@
+//! Walks the records that a request asks for, a page at a time, over all segments.
+
+use std::sync::Arc;
+
+use quipu_types::{
+    Corruption, Direction, Filter, Position, ReadError, ReadRequest, Record, Version,
+};
+
+use crate::format::group::Group;
+use crate::segment::Segment;
+use crate::segment::segment::Candidates;
+use crate::segment::set::segment_of;
+use crate::shared::Shared;
+
+/// Bounds of one page. It always holds at least one record, however large.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimits {
+    /// Records.
+    pub records: usize,
+    /// Bytes of records.
+    pub bytes: usize,
+    /// Records looked at, whether the filter takes them or not.
+    pub looked_at: usize,
+}
+
+impl Default for PageLimits {
+    fn default() -> Self {
+        Self { records: 512, bytes: 4 << 20, looked_at: 10_000 }
+    }
+}
+
+/// Records, and how far the cursor has come.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The records that the filter takes.
+    pub records: Vec<Record>,
+    /// There is nothing more.
+    pub is_last: bool,
+}
+
+/// A read under way. It sees the log as it was when the read began, never more.
+pub struct Cursor {
+    log: Arc<Shared>,
+    filter: Filter,
+    direction: Direction,
+    /// What is left of the positions asked for; empty once `first > last`.
+    first: Position,
+    last: Position,
+    /// With an aggregate: the version to begin at.
+    from_version: Option<Version>,
+    remaining: u64,
+    plan: Option<Plan>,
+    group: Option<(u64, Group)>,
+    /// Where the log is damaged: what lies beyond cannot be read.
+    damage: Option<Corruption>,
+}
+
+/// What to read of one segment.
+struct Plan {
+    segment: Arc<Segment>,
+    first: Position,
+    last: Position,
+    /// Only these positions, in the order of reading, the next one last.
+    listed: Option<Vec<Position>>,
+}
+
+impl Cursor {
+    /// Begins a read of what is durable now.
+    #[must_use]
+    pub fn new(log: Arc<Shared>, request: ReadRequest) -> Self {
+        let end = log.watermark.current();
+        let (mut first, mut last) = (Position::FIRST, end);
+        let mut from_version = None;
+        match (request.from, request.filter.aggregate.is_some(), request.direction) {
+            (None, ..) => {}
+            (Some(from), true, _) => from_version = Some(Version(from)),
+            (Some(from), false, Direction::Forward) => first = Position(from).max(Position::FIRST),
+            (Some(from), false, Direction::Backward) => last = Position(from).min(end),
+        }
+        // A forward read that would run into damage must say so, not end quietly before it.
+        let damage = log.damage().filter(|_| request.direction == Direction::Forward);
+        let remaining = request.limit.unwrap_or(u64::MAX);
+        let (filter, direction) = (request.filter, request.direction);
+        let (plan, group) = (None, None);
+        Self { log, filter, direction, first, last, from_version, remaining, plan, group, damage }
+    }
+
+    /// A read of the positions after `after`, forward.
+    #[must_use]
+    pub fn after(log: Arc<Shared>, filter: Filter, after: Position) -> Self {
+        // Subscriptions give positions even where the filter names an aggregate.
+        let mut cursor = Self::new(log, ReadRequest { filter, ..ReadRequest::default() });
+        cursor.first = after.next();
+        cursor
+    }
+
+    /// The position up to which a forward read has looked at everything.
+    #[must_use]
+    pub fn looked_up_to(&self) -> Position {
+        match &self.plan {
+            Some(plan) => plan.first.previous(),
+            None => self.first.previous(),
+        }
+    }
+
+    /// Whether the next record can be had without the disk.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        let segments = self.log.segments.snapshot();
+        segment_of(&segments, self.first).is_some_and(|it| segments[it].is_in_memory(self.first))
+    }
+
+    /// The next page.
+    ///
+    /// # Errors
+    /// Damage or a disk error at the next record; what came before was delivered.
+    pub fn next_page(&mut self, limits: PageLimits) -> Result<Page, ReadError> {
+        let mut page = Page::default();
+        let (mut bytes, mut looked_at) = (0, 0);
+        while self.remaining > 0 && page.records.len() < limits.records && bytes < limits.bytes {
+            if looked_at >= limits.looked_at {
+                return Ok(page);
+            }
+            match self.next_record() {
+                Ok(Some(record)) => {
+                    looked_at += 1;
+                    if self.filter.matches(&record) {
+                        bytes += record.as_bytes().len();
+                        self.remaining -= 1;
+                        page.records.push(record);
+                    }
+                }
+                Ok(None) => {
+                    page.is_last = true;
+                    break;
+                }
+                // Deliver what there is; the next call meets the error again.
+                Err(_) if !page.records.is_empty() => return Ok(page),
+                Err(error) => return Err(error),
+            }
+        }
+        page.is_last |= self.remaining == 0;
+        Ok(page)
+    }
+
+    /// The next record that the index does not rule out.
+    fn next_record(&mut self) -> Result<Option<Record>, ReadError> {
+        loop {
+            if self.plan.is_none() && !self.plan_next_segment()? {
+                return Ok(None);
+            }
+            let Some(position) = self.peek_position() else {
+                self.plan = None;
+                continue;
+            };
+            let record = self.record_at(position)?;
+            self.took(position);
+            return Ok(Some(record));
+        }
+    }
+
+    fn peek_position(&self) -> Option<Position> {
+        let plan = self.plan.as_ref()?;
+        match &plan.listed {
+            Some(listed) => listed.last().copied(),
+            None if plan.first > plan.last => None,
+            None if self.direction == Direction::Forward => Some(plan.first),
+            None => Some(plan.last),
+        }
+    }
+
+    fn took(&mut self, position: Position) {
+        let Some(plan) = &mut self.plan else { return };
+        if let Some(listed) = &mut plan.listed {
+            listed.pop();
+        }
+        match self.direction {
+            Direction::Forward => plan.first = position.next(),
+            Direction::Backward => plan.last = position.previous(),
+        }
+    }
+
+    /// Plans the next segment; false if there is none left.
+    fn plan_next_segment(&mut self) -> Result<bool, ReadError> {
+        let segments = self.log.segments.snapshot();
+        while self.first <= self.last && self.last > Position::START {
+            let at = match self.direction {
+                Direction::Forward => segment_of(&segments, self.first),
+                Direction::Backward => segment_of(&segments, self.last),
+            };
+            let Some(segment) = at.and_then(|at| segments.get(at)) else { break };
+            let first = self.first.max(segment.header().first_position);
+            let last = self.last.min(segment.last_position());
+            if first > last {
+                break;
+            }
+            match self.direction {
+                Direction::Forward => self.first = last.next(),
+                Direction::Backward => self.last = first.previous(),
+            }
+            let listed = match segment.candidates(self.log.hasher, &self.filter, last) {
+                Candidates::None => continue,
+                Candidates::All => None,
+                Candidates::Listed(listed) => Some(self.narrow(listed, segment, first, last)),
+            };
+            if listed.as_ref().is_none_or(|listed| !listed.is_empty()) {
+                self.plan = Some(Plan { segment: Arc::clone(segment), first, last, listed });
+                return Ok(true);
+            }
+        }
+        match self.damage.take() {
+            Some(damage) => Err(damage.into()),
+            None => Ok(false),
+        }
+    }
+
+    /// Of the candidates, those asked for, the next one last.
+    fn narrow(
+        &self,
+        mut listed: Vec<Position>,
+        segment: &Segment,
+        first: Position,
+        last: Position,
+    ) -> Vec<Position> {
+        if let (Some(from), Some(key)) = (self.from_version, &self.filter.aggregate) {
+            let first_version = segment
+                .postings(self.log.hasher, key, last)
+                .map_or(Version::NONE, |postings| postings.first_version);
+            let before = from.0.saturating_sub(first_version.0);
+            let before = usize::try_from(before).unwrap_or(usize::MAX);
+            match self.direction {
+                Direction::Forward => drop(listed.drain(..before.min(listed.len()))),
+                Direction::Backward if from < first_version => listed.clear(),
+                Direction::Backward => listed.truncate(before.saturating_add(1)),
+            }
+        }
+        listed.retain(|position| (first..=last).contains(position));
+        if self.direction == Direction::Forward {
+            listed.reverse();
+        }
+        listed
+    }
+
+    fn record_at(&mut self, position: Position) -> Result<Record, ReadError> {
+        let Some(plan) = &self.plan else { return Err(ReadError::Closed) };
+        let number = plan.segment.header().number;
+        let in_group = (self.group.as_ref())
+            .is_some_and(|(segment, group)| *segment == number && group.contains(position));
+        if !in_group {
+            let group = plan.segment.group(&*self.log.env.storage, position)?;
+            self.group = Some((number, group));
+        }
+        let Some((_, group)) = &self.group else { return Err(ReadError::Closed) };
+        let record = group
+            .record(position)
+            .map_err(|fault| plan.segment.damage(position, &fault.to_string()))?;
+        Ok(record)
+    }
+}

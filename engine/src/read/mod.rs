@@ -1,0 +1,4 @@
+//! Reading what is durable: pages by position or aggregate, and subscriptions on top of them.
+
+pub mod cursor;
+pub mod subscription;

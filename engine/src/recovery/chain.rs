@@ -1,0 +1,194 @@
+//! Places the segments: names, headers, seals and the chain that ties each to the one before.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quipu_types::{Corruption, Position, Uuid};
+
+use crate::error::OpenError;
+use crate::format::group::{Group, GroupHeader, GroupKind};
+use crate::format::segment_header::{HeaderFault, SegmentHeader};
+use crate::format::{BLOCK_BYTES, FORMAT_VERSION, is_zero, zeroed_blocks};
+use crate::storage::{Storage, StorageFile, segment_name};
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// A segment whose header is valid and in its place.
+pub struct Placed {
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Its file.
+    pub file: Arc<dyn StorageFile>,
+    /// Its SEAL, as its successor's header names it; `None` for the last.
+    pub seal: Option<GroupHeader>,
+}
+
+/// The last file, where it is not an activated segment.
+pub enum LastFile {
+    /// Nothing but zeros: prepared ahead.
+    Spare(Arc<dyn StorageFile>),
+    /// Something without a valid header; whether that is a crash or damage depends on what
+    /// stands before it.
+    NoHeader {
+        /// The file.
+        file: Arc<dyn StorageFile>,
+        /// What is wrong with its first block.
+        fault: HeaderFault,
+        /// Where something that looks like one of its groups begins.
+        group_at: Option<u64>,
+    },
+}
+
+/// The segments of a log, as far as they hang together.
+pub struct Chain {
+    /// Oldest first.
+    pub placed: Vec<Placed>,
+    /// The file after the last of them, if it is not activated.
+    pub last_file: Option<(u64, LastFile)>,
+    /// Where the chain is broken; what lies beyond is not in `placed`.
+    pub damage: Option<Corruption>,
+}
+
+/// Places the segments with these numbers (ascending).
+///
+/// # Errors
+/// That the disk refused, or that a segment has a newer format.
+pub fn place(
+    storage: &dyn Storage,
+    numbers: &[u64],
+    marker_log_id: Option<Uuid>,
+) -> Result<Chain, OpenError> {
+    let mut chain = Chain { placed: Vec::new(), last_file: None, damage: None };
+    let mut log_id = marker_log_id;
+    for (index, number) in numbers.iter().enumerate() {
+        let expected = index as u64 + 1;
+        if *number != expected {
+            chain.break_at(expected, format!("the file {} is missing", segment_name(expected)));
+            return Ok(chain);
+        }
+        let name = segment_name(*number);
+        let file = storage.open(&name).map_err(OpenError::io(format!("open {name}")))?;
+        let block = read_block(&*file, 0).map_err(OpenError::io(format!("read {name}")))?;
+        let is_last = index + 1 == numbers.len();
+        match SegmentHeader::decode(&block) {
+            Ok(header) => {
+                let log_id = *log_id.get_or_insert(header.log_id);
+                if let Err(problem) = chain.append(header, file, log_id) {
+                    chain.break_at(*number, problem);
+                    return Ok(chain);
+                }
+            }
+            Err(HeaderFault::Newer(found)) => {
+                let (segment, supported) = (*number, FORMAT_VERSION);
+                return Err(OpenError::Newer { segment, found, supported });
+            }
+            Err(fault) if is_last => {
+                let last = inspect_last(file, fault, chain.next_position())
+                    .map_err(OpenError::io(format!("read {name}")))?;
+                chain.last_file = Some((*number, last));
+            }
+            Err(fault) => {
+                chain.break_at(*number, fault.to_string());
+                return Ok(chain);
+            }
+        }
+    }
+    Ok(chain)
+}
+
+impl Chain {
+    /// Records that the chain is broken at a segment.
+    pub fn break_at(&mut self, segment: u64, problem: String) {
+        let (first, last) = (self.next_position(), Position::MAX);
+        self.damage.get_or_insert(Corruption { segment, first, last, problem });
+    }
+
+    /// First position that the segments placed so far do not surely hold.
+    fn next_position(&self) -> Position {
+        match self.placed.last() {
+            Some(Placed { seal: Some(seal), .. }) => seal.next_position(),
+            Some(Placed { header, .. }) => header.first_position,
+            None => Position::FIRST,
+        }
+    }
+
+    /// Adds a segment if it is in its place.
+    fn append(
+        &mut self,
+        header: SegmentHeader,
+        file: Arc<dyn StorageFile>,
+        log_id: Uuid,
+    ) -> Result<(), String> {
+        let expected = self.placed.len() as u64 + 1;
+        if header.number != expected {
+            let found = header.number;
+            return Err(format!("the file named as segment {expected} holds segment {found}"));
+        }
+        if header.log_id != log_id {
+            return Err(format!("it belongs to log {}, not to {log_id}", header.log_id));
+        }
+        if let Some(previous) = self.placed.last_mut() {
+            let seal = read_seal(previous, &header)?;
+            previous.seal = Some(seal);
+        }
+        self.placed.push(Placed { header, file, seal: None });
+        Ok(())
+    }
+}
+
+/// The SEAL of a segment, found and checked by what its successor's header says of it.
+fn read_seal(previous: &Placed, successor: &SegmentHeader) -> Result<GroupHeader, String> {
+    let number = previous.header.number;
+    let lacks = |why: &str| format!("segment {number} does not end as this one says ({why})");
+    let offset = successor.previous_end.checked_sub(BLOCK).ok_or_else(|| lacks("no SEAL"))?;
+    if !offset.is_multiple_of(BLOCK) {
+        return Err(lacks("misaligned"));
+    }
+    let block = read_block(&*previous.file, offset).map_err(|error| lacks(&error.to_string()))?;
+    let header = &previous.header;
+    let group = Group::check(&block, header.segment_id, offset, header.segment_bytes)
+        .map_err(|fault| lacks(&format!("SEAL at offset {offset}: {fault}")))?;
+    let seal = group.header;
+    if seal.kind != GroupKind::Seal
+        || seal.sum != successor.previous_chain
+        || seal.first_position != successor.first_position
+        || seal.epoch > successor.epoch
+    {
+        return Err(lacks("another SEAL"));
+    }
+    Ok(seal)
+}
+
+/// Looks at a last file without a valid header: a spare, a torn header, or a damaged segment.
+fn inspect_last(
+    file: Arc<dyn StorageFile>,
+    fault: HeaderFault,
+    first_position: Position,
+) -> std::io::Result<LastFile> {
+    let mut offset = 0;
+    let mut is_all_zero = true;
+    let mut group_at = None;
+    let length = file.len()?;
+    while offset < length && group_at.is_none() {
+        let block = read_block(&*file, offset)?;
+        if !is_zero(&block) {
+            is_all_zero = false;
+            // The salt is lost with the header, so this rests on what a group says of its place.
+            let plausible = GroupHeader::decode(&block)
+                .is_some_and(|it| it.offset == offset && it.first_position >= first_position);
+            group_at = plausible.then_some(offset);
+        }
+        offset += BLOCK;
+    }
+    Ok(if is_all_zero {
+        LastFile::Spare(file)
+    } else {
+        LastFile::NoHeader { file, fault, group_at }
+    })
+}
+
+fn read_block(file: &dyn StorageFile, offset: u64) -> std::io::Result<Bytes> {
+    let mut block = zeroed_blocks(BLOCK_BYTES);
+    let read = file.read(offset, &mut block)?;
+    Ok(Bytes::from_owner(block).slice(..read))
+}

@@ -1,0 +1,109 @@
+//! Reading a log that another process writes: only what is proven durable is shown
+//! (segments-format.md §10).
+
+use std::io;
+use std::sync::Arc;
+
+use quipu_types::ReadError;
+
+use super::chain::{Chain, place};
+use super::load;
+use crate::format::group::{Group, GroupKind};
+use crate::format::segment_header::SegmentHeader;
+use crate::segment::Segment;
+use crate::segment::scanner::{ScanEnd, ScanPoint, Scanner, Source};
+use crate::shared::Shared;
+use crate::storage::FileKind;
+
+/// How far a read-only log has followed the active segment.
+pub struct Follower {
+    segment: Arc<Segment>,
+    point: ScanPoint,
+}
+
+impl Follower {
+    /// Follows a segment from its beginning.
+    #[must_use]
+    pub fn new(segment: Arc<Segment>) -> Self {
+        let point = ScanPoint::start_of(segment.header());
+        Self { segment, point }
+    }
+
+    /// Shows what has become proven since; goes on into segments that were activated since.
+    /// Returns how many bytes of groups at the end are not proven yet.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn refresh(&mut self, log: &Shared) -> Result<u64, ReadError> {
+        loop {
+            let unproven = self.refresh_segment(log).map_err(|error| self.io(&error))?;
+            if !self.point.sealed || !self.enter_next(log)? {
+                return Ok(unproven);
+            }
+        }
+    }
+
+    fn refresh_segment(&mut self, log: &Shared) -> io::Result<u64> {
+        let header = self.segment.header().clone();
+        let source = Source::File(Arc::clone(self.segment.file()));
+        let mut scanner = Scanner::at(source, header, self.point);
+        let mut groups: Vec<Group> = Vec::new();
+        let end = loop {
+            match scanner.next_group()? {
+                Ok(group) => groups.push(group),
+                Err(end) => break end,
+            }
+        };
+        let closed = end == ScanEnd::Sealed
+            || groups.last().is_some_and(|group| group.header.kind == GroupKind::Clean);
+        let proven = match groups.iter().map(|group| group.header.durable_upto).max() {
+            Some(_) if closed => scanner.point().offset,
+            Some(durable_upto) => durable_upto,
+            None => self.point.offset,
+        };
+        for group in groups.iter().filter(|group| group.header.end() <= proven) {
+            load::publish(&self.segment, log.hasher, group, None);
+            self.point = ScanPoint::behind(&group.header);
+        }
+        log.watermark.advance(self.point.next_position.previous());
+        Ok(scanner.point().offset - self.point.offset)
+    }
+
+    /// Goes on to the next segment if it was activated.
+    fn enter_next(&mut self, log: &Shared) -> Result<bool, ReadError> {
+        let numbers = segment_numbers(log).map_err(|error| self.io(&error))?;
+        let Ok(chain) = place(&*log.env.storage, &numbers, Some(log.log_id)) else {
+            return Ok(false);
+        };
+        let Some((header, file)) = successor(chain, self.segment.header()) else {
+            return Ok(false);
+        };
+        let next = Arc::new(Segment::live(header, file, log.options.tail_bytes));
+        log.segments.push(Arc::clone(&next));
+        *self = Self::new(next);
+        Ok(true)
+    }
+
+    fn io(&self, error: &io::Error) -> ReadError {
+        ReadError::Io { segment: self.segment.header().number, problem: error.to_string() }
+    }
+}
+
+fn segment_numbers(log: &Shared) -> io::Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = (log.env.storage.list()?.iter())
+        .filter_map(|entry| match FileKind::of(&entry.name) {
+            FileKind::Segment(number) => Some(number),
+            _ => None,
+        })
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn successor(
+    chain: Chain,
+    header: &SegmentHeader,
+) -> Option<(SegmentHeader, Arc<dyn crate::storage::StorageFile>)> {
+    let next = chain.placed.into_iter().find(|it| it.header.number == header.number + 1)?;
+    Some((next.header, next.file))
+}

@@ -1,0 +1,521 @@
+//! Opening a log, from the folder to a sequencer that may start.
+
+use std::sync::Arc;
+
+use quipu_types::{Corruption, Position, Uuid};
+
+use super::chain::{Chain, LastFile, Placed, place};
+use super::create::{create, read_marker, write_marker};
+use super::decide::{TailCase, decide};
+use super::follow::Follower;
+use super::load::{self, Known};
+use super::repair::{self, Barrier};
+use super::report::{RecoveryReport, TornTail};
+use super::tail::{ScannedTail, scan};
+use crate::commit::head::Head;
+use crate::commit::preparer::{PrepareError, Spare};
+use crate::commit::sequencer::Start;
+use crate::commit::watermark::CommitWatermark;
+use crate::error::OpenError;
+use crate::format::group::{GroupHeader, GroupKind};
+use crate::index::keys::KeyHasher;
+use crate::options::LogOptions;
+use crate::segment::scanner::ScanEnd;
+use crate::segment::{Segment, Segments};
+use crate::shared::{Environment, LogState, Shared};
+use crate::storage::{FileKind, LockError, LockGuard, StorageFile};
+
+/// A log that is open.
+pub struct Opened {
+    /// What its parts share.
+    pub shared: Arc<Shared>,
+    /// Where its sequencer begins, if it takes appends.
+    pub start: Option<Start>,
+    /// Follows the writer, if it was opened read-only.
+    pub follower: Option<Follower>,
+    /// What was found and done.
+    pub report: RecoveryReport,
+    /// The folder's lock, if it was taken.
+    pub lock: Option<LockGuard>,
+}
+
+/// How far opening has come: (segments done, segments in all).
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+
+/// Opens a log for writing, making it if the folder is empty.
+///
+/// # Errors
+/// Why it cannot be opened. A damaged log is no error: it opens read-only.
+pub fn open(
+    env: Environment,
+    options: LogOptions,
+    progress: Progress<'_>,
+) -> Result<Opened, OpenError> {
+    options.check()?;
+    let lock = env.storage.lock().map_err(|error| match error {
+        LockError::Held(holder) => OpenError::Locked { holder },
+        LockError::Io(error) => OpenError::Io { action: "lock the folder".to_owned(), error },
+    })?;
+    let mut folder = Folder::read(&env)?;
+    folder.remove_temporary(&env)?;
+    let mut created = false;
+    if folder.is_new(&env)? {
+        create(&env, &options)?;
+        created = true;
+        folder = Folder::read(&env)?;
+    }
+    let mut opening = Opening::begin(env, options, folder)?;
+    opening.report.created = created;
+    let mut opened = opening.finish(progress)?;
+    opened.lock = Some(lock);
+    Ok(opened)
+}
+
+/// Opens a log for reading: takes no lock, writes nothing, and shows what is proven durable.
+///
+/// # Errors
+/// Why it cannot be opened.
+pub fn open_read_only(
+    env: Environment,
+    options: LogOptions,
+    progress: Progress<'_>,
+) -> Result<Opened, OpenError> {
+    options.check()?;
+    let folder = Folder::read(&env)?;
+    if folder.is_new(&env)? {
+        return Err(OpenError::NoLog);
+    }
+    Opening::begin(env, options, folder)?.finish_read_only(progress)
+}
+
+/// The files of a folder, by kind.
+struct Folder {
+    has_marker: bool,
+    segments: Vec<u64>,
+    temporary: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Folder {
+    fn read(env: &Environment) -> Result<Self, OpenError> {
+        let mut folder =
+            Self { has_marker: false, segments: vec![], temporary: vec![], unknown: vec![] };
+        let files = env.storage.list().map_err(OpenError::io("list the folder"))?;
+        for file in files {
+            match FileKind::of(&file.name) {
+                FileKind::Marker => folder.has_marker = true,
+                FileKind::Segment(number) => folder.segments.push(number),
+                FileKind::Temporary => folder.temporary.push(file.name),
+                FileKind::Unknown => folder.unknown.push(file.name),
+                FileKind::Lock | FileKind::Index(_) | FileKind::Torn => {}
+            }
+        }
+        folder.segments.sort_unstable();
+        folder.unknown.sort_unstable();
+        Ok(folder)
+    }
+
+    /// Whether no log was ever completed here: then one may be made.
+    fn is_new(&self, env: &Environment) -> Result<bool, OpenError> {
+        if self.has_marker {
+            return Ok(false);
+        }
+        match self.segments.as_slice() {
+            [] => match self.unknown.first() {
+                Some(found) => Err(OpenError::NotALog { found: found.clone() }),
+                None => Ok(true),
+            },
+            // Creation was interrupted before the first header was whole.
+            [1] => {
+                let chain = place(&*env.storage, &[1], None)?;
+                let bare = LastFile::has_no_group;
+                Ok(chain.placed.is_empty() && chain.last_file.is_some_and(|(_, it)| bare(&it)))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn remove_temporary(&self, env: &Environment) -> Result<(), OpenError> {
+        for name in &self.temporary {
+            env.storage.remove(name).map_err(OpenError::io(format!("remove {name}")))?;
+        }
+        Ok(())
+    }
+}
+
+struct Opening {
+    env: Environment,
+    options: LogOptions,
+    log_id: Uuid,
+    hasher: KeyHasher,
+    chain: Chain,
+    has_marker: bool,
+    report: RecoveryReport,
+}
+
+impl Opening {
+    fn begin(env: Environment, options: LogOptions, folder: Folder) -> Result<Self, OpenError> {
+        let marker = if folder.has_marker { Some(read_marker(&*env.storage)?) } else { None };
+        let chain = place(&*env.storage, &folder.segments, marker)?;
+        let Some(first) = chain.placed.first() else {
+            let problem = chain
+                .damage
+                .as_ref()
+                .map_or_else(|| "segment 1 has no valid header".to_owned(), ToString::to_string);
+            return Err(OpenError::Unreadable(problem));
+        };
+        let log_id = first.header.log_id;
+        let report = RecoveryReport { log_id, unknown_files: folder.unknown, ..Default::default() };
+        let hasher = KeyHasher::new(log_id);
+        let has_marker = folder.has_marker;
+        Ok(Self { env, options, log_id, hasher, chain, has_marker, report })
+    }
+
+    /// Loads every segment but the last; cuts the chain at the first that is damaged.
+    fn load_sealed(
+        &mut self,
+        mut known: Option<&mut Known>,
+        save: bool,
+        progress: Progress<'_>,
+    ) -> Result<Vec<Arc<Segment>>, OpenError> {
+        let total = self.chain.placed.len();
+        let mut segments = Vec::with_capacity(total);
+        for (done, placed) in self.chain.placed.iter().enumerate() {
+            progress(done, total);
+            let Some(seal) = &placed.seal else { break };
+            match load::index_of(&*self.env.storage, self.hasher, placed, seal, save)? {
+                Ok((index, rebuilt)) => {
+                    if rebuilt {
+                        self.report.rebuilt_indexes.push(placed.header.number);
+                    }
+                    if let Some(known) = &mut known {
+                        known.take_index(&index);
+                    }
+                    let (header, file) = (placed.header.clone(), Arc::clone(&placed.file));
+                    segments.push(Arc::new(Segment::sealed(header, file, index)));
+                }
+                Err(damage) => {
+                    // Without this segment's ids and versions no append can be checked.
+                    self.chain.damage = Some(damage);
+                    self.chain.placed.truncate(done + 1);
+                    self.chain.placed[done].seal = None;
+                    break;
+                }
+            }
+        }
+        progress(segments.len().min(total), total);
+        Ok(segments)
+    }
+
+    fn finish(mut self, progress: Progress<'_>) -> Result<Opened, OpenError> {
+        if !self.has_marker {
+            write_marker(&*self.env.storage, self.log_id)?;
+        }
+        let mut known = Known::default();
+        let segments = self.load_sealed(Some(&mut known), true, progress)?;
+        let last = self.chain.placed.pop().ok_or(OpenError::NoLog)?;
+        // What a process that died has written may still be in flight to the disk: no decision
+        // may rest on what a power cut could yet take away.
+        last.file.sync().map_err(OpenError::io("sync the active segment"))?;
+        self.env.storage.sync_dir().map_err(OpenError::io("sync the folder"))?;
+        let tail = scan(&last.header, &last.file)
+            .map_err(OpenError::io(format!("read segment {}", last.header.number)))?;
+        let active =
+            Segment::live(last.header.clone(), Arc::clone(&last.file), self.options.tail_bytes);
+        for group in &tail.groups {
+            load::publish(&active, self.hasher, group, Some(&mut known));
+        }
+        self.report.clean = tail.clean;
+        self.report.last_position = tail.next_position.previous();
+        self.judge(&last, &tail);
+        match self.chain.damage.clone() {
+            Some(damage) => Ok(self.read_only(segments, active, &tail, damage)),
+            None => self.writable(segments, active, last, &tail, known),
+        }
+    }
+
+    /// Finds damage in the active segment and behind it.
+    fn judge(&mut self, last: &Placed, tail: &ScannedTail) {
+        let number = last.header.number;
+        let sealed = tail.end == ScanEnd::Sealed;
+        let problem = match (decide(&tail.facts), &self.chain.last_file) {
+            (TailCase::AcknowledgedDamaged, _) => Some(format!(
+                "at offset {}: {}; what was written there was durable up to offset {}",
+                tail.facts.end, tail.end, tail.facts.durable_upto
+            )),
+            (TailCase::TooFar, _) => Some(format!(
+                "at offset {}: {}; a group stands at offset {:?}, too far behind to have been in \
+                 flight with it",
+                tail.facts.end, tail.end, tail.facts.last_stray
+            )),
+            (_, None) if sealed => {
+                self.chain.damage.get_or_insert(Corruption {
+                    segment: number + 1,
+                    first: tail.next_position,
+                    last: Position::MAX,
+                    problem: format!(
+                        "its file is missing; it was there before segment {number} was sealed"
+                    ),
+                });
+                None
+            }
+            (_, Some((_, LastFile::NoHeader { fault, group_at: Some(at), .. }))) => {
+                self.chain.damage.get_or_insert(Corruption {
+                    segment: number + 1,
+                    first: tail.next_position,
+                    last: Position::MAX,
+                    problem: format!("{fault}; the segment has groups (at offset {at})"),
+                });
+                None
+            }
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            let (first, last) = (tail.next_position, Position::MAX);
+            let damage = Corruption { segment: number, first, last, problem };
+            self.chain.damage.get_or_insert(damage);
+        }
+    }
+
+    /// A damaged log: everything before the damage, for reading.
+    fn read_only(
+        mut self,
+        mut segments: Vec<Arc<Segment>>,
+        active: Segment,
+        tail: &ScannedTail,
+        mut damage: Corruption,
+    ) -> Opened {
+        damage.first = damage.first.max(tail.next_position);
+        self.report.damage = Some(damage.clone());
+        segments.push(Arc::new(active));
+        self.opened(segments, tail.next_position, LogState::Damaged(damage), None)
+    }
+
+    fn writable(
+        mut self,
+        mut segments: Vec<Arc<Segment>>,
+        active: Segment,
+        last: Placed,
+        tail: &ScannedTail,
+        known: Known,
+    ) -> Result<Opened, OpenError> {
+        let epoch = tail.epoch + 1;
+        if decide(&tail.facts) == TailCase::Torn {
+            self.cut_torn_tail(&last, tail, epoch)?;
+        }
+        let spare_file = self.take_spare_file(last.header.number + 1, epoch)?;
+        let barrier = self.barrier(&last, tail, epoch, spare_file);
+        let (next, head, spare) = match barrier {
+            Ok(Barriered::Started(start, spare)) => {
+                let allocated = last.file.len().map_err(OpenError::io("measure a segment"))?;
+                let active = Arc::new(active);
+                let (end, segment) = (start.end(), Arc::clone(&active));
+                let head = Head::new(segment, end, start.sum, allocated, end);
+                (active, head, spare)
+            }
+            Ok(Barriered::Rolled(seal, header, spare)) => {
+                self.report.finished_roll = true;
+                segments.push(self.seal_active(active, last, &seal)?);
+                let tail_bytes = self.options.tail_bytes;
+                let next = Segment::live(header, Arc::clone(&spare.file), tail_bytes);
+                let next = Arc::new(next);
+                (Arc::clone(&next), Head::of_spare(next, &spare), None)
+            }
+            Err(PrepareError::NoSpace(reason)) => {
+                segments.push(Arc::new(active));
+                let reason = format!("{reason}; open the log again when there is space");
+                let state = LogState::NoSpace(reason);
+                return Ok(self.opened(segments, tail.next_position, state, None));
+            }
+            Err(PrepareError::Io(error)) => {
+                return Err(OpenError::Io { action: "write the start barrier".to_owned(), error });
+            }
+        };
+        segments.push(next);
+        self.report.epoch = epoch;
+        let start = Start {
+            head,
+            spare,
+            versions: known.versions,
+            ids: known.ids,
+            next_position: tail.next_position,
+            last_recorded_at: tail.last_recorded_at,
+            epoch,
+        };
+        Ok(self.opened(segments, tail.next_position, LogState::Writable, Some(start)))
+    }
+
+    fn cut_torn_tail(
+        &mut self,
+        last: &Placed,
+        tail: &ScannedTail,
+        epoch: u64,
+    ) -> Result<(), OpenError> {
+        let end = tail.facts.last_nonzero.unwrap_or(tail.facts.end) + 4_096;
+        let (segment, offset) = (last.header.number, tail.facts.end);
+        let storage = &*self.env.storage;
+        let copy = repair::keep_copy(storage, &*last.file, segment, (offset, end), epoch);
+        repair::zero_tail(&*last.file, &tail.facts).map_err(OpenError::io("cut a torn tail"))?;
+        let (bytes, groups, problem) = (end - offset, tail.strays, tail.end.to_string());
+        self.report.torn = Some(TornTail { segment, offset, bytes, groups, problem, copy });
+        Ok(())
+    }
+
+    /// The file prepared for the next segment, made zeros again if its header was torn.
+    fn take_spare_file(
+        &mut self,
+        number: u64,
+        epoch: u64,
+    ) -> Result<Option<Arc<dyn StorageFile>>, OpenError> {
+        match self.chain.last_file.take() {
+            None => Ok(None),
+            Some((_, LastFile::Spare(file))) => Ok(Some(file)),
+            Some((_, LastFile::NoHeader { file, .. })) => {
+                let bytes = file.len().map_err(OpenError::io("measure a segment"))?;
+                repair::keep_copy(&*self.env.storage, &*file, number, (0, bytes), epoch);
+                let facts = super::decide::TailFacts {
+                    end: 0,
+                    durable_upto: 0,
+                    last_nonzero: Some(bytes.saturating_sub(4_096)),
+                    last_stray: None,
+                };
+                repair::zero_tail(&*file, &facts).map_err(OpenError::io("clear a torn header"))?;
+                Ok(Some(file))
+            }
+        }
+    }
+
+    /// Makes the new epoch durable: START, or the next segment's header.
+    fn barrier(
+        &self,
+        last: &Placed,
+        tail: &ScannedTail,
+        epoch: u64,
+        spare_file: Option<Arc<dyn StorageFile>>,
+    ) -> Result<Barriered, PrepareError> {
+        let barrier = Barrier {
+            header: &last.header,
+            file: &last.file,
+            offset: tail.facts.end,
+            chain: tail.chain,
+            next_position: tail.next_position,
+            epoch,
+        };
+        let storage = &*self.env.storage;
+        let number = last.header.number + 1;
+        if tail.end != ScanEnd::Sealed && barrier.start_fits() {
+            let start = barrier.write(GroupKind::Start)?;
+            let spare = spare_file
+                .map(|file| repair::next_spare(storage, &self.options, number, Some(file)));
+            return Ok(Barriered::Started(start, spare.transpose()?));
+        }
+        let spare = repair::next_spare(storage, &self.options, number, spare_file)?;
+        let seal = match tail.groups.last().filter(|_| tail.end == ScanEnd::Sealed) {
+            Some(seal) => seal.header,
+            None => barrier.write(GroupKind::Seal)?,
+        };
+        let of_epoch = (epoch, tail.last_recorded_at);
+        let sealed = (&last.header, &seal);
+        let header = repair::activate_next(&self.env, &self.options, sealed, &spare, of_epoch)?;
+        Ok(Barriered::Rolled(seal, header, spare))
+    }
+
+    /// Turns the segment that was active, and is sealed now, over to its index.
+    fn seal_active(
+        &mut self,
+        active: Segment,
+        last: Placed,
+        seal: &GroupHeader,
+    ) -> Result<Arc<Segment>, OpenError> {
+        match load::index_of(&*self.env.storage, self.hasher, &last, seal, true)? {
+            Ok((index, _)) => Ok(Arc::new(Segment::sealed(last.header, last.file, index))),
+            Err(damage) => {
+                tracing::error!(%damage, "cannot index a segment that was just scanned");
+                Ok(Arc::new(active))
+            }
+        }
+    }
+
+    fn finish_read_only(mut self, progress: Progress<'_>) -> Result<Opened, OpenError> {
+        let mut segments = self.load_sealed(None, false, progress)?;
+        let last = self.chain.placed.pop().ok_or(OpenError::NoLog)?;
+        if self.chain.damage.is_none() {
+            self.judge_beside_writer(&last)?;
+        }
+        let header = last.header.clone();
+        let active = Arc::new(Segment::live(header, last.file, self.options.tail_bytes));
+        segments.push(Arc::clone(&active));
+        let mut follower = Follower::new(active);
+        let damage = self.chain.damage.clone();
+        let first_position = last.header.first_position;
+        let mut opened = self.opened(segments, first_position, LogState::ReadOnly, None);
+        let unproven = follower.refresh(&opened.shared).map_err(|error| OpenError::Io {
+            action: "read the active segment".to_owned(),
+            error: std::io::Error::other(error.to_string()),
+        })?;
+        opened.report.last_position = opened.shared.watermark.current();
+        opened.report.unproven_bytes = unproven;
+        opened.report.segments = opened.shared.segments.snapshot().len();
+        match damage {
+            Some(mut damage) => {
+                damage.first = damage.first.max(opened.report.last_position.next());
+                opened.report.damage = Some(damage.clone());
+                opened.shared.set_state(LogState::Damaged(damage));
+            }
+            None => opened.follower = Some(follower),
+        }
+        Ok(opened)
+    }
+
+    /// As [`Self::judge`], beside a writer: a group that was in flight when its place was read and
+    /// durable when the rest was read looks like damage, until one looks again.
+    fn judge_beside_writer(&mut self, last: &Placed) -> Result<(), OpenError> {
+        let read = || {
+            scan(&last.header, &last.file)
+                .map_err(OpenError::io(format!("read segment {}", last.header.number)))
+        };
+        let mut tail = read()?;
+        while decide(&tail.facts) == TailCase::AcknowledgedDamaged {
+            let again = read()?;
+            if again.facts.end == tail.facts.end {
+                break;
+            }
+            tail = again;
+        }
+        self.report.clean = tail.clean;
+        // A writer that rolls meanwhile is not damage: its next file is there by now.
+        if tail.end != ScanEnd::Sealed {
+            self.judge(last, &tail);
+        }
+        Ok(())
+    }
+
+    fn opened(
+        mut self,
+        segments: Vec<Arc<Segment>>,
+        next_position: Position,
+        state: LogState,
+        start: Option<Start>,
+    ) -> Opened {
+        self.report.segments = segments.len();
+        let watermark = CommitWatermark::new(next_position.previous());
+        let segments = Segments::new(segments);
+        let shared = Shared::new(self.env, self.options, self.log_id, segments, watermark, state);
+        let shared = Arc::new(shared);
+        Opened { shared, start, follower: None, report: self.report, lock: None }
+    }
+}
+
+/// What the start barrier became.
+enum Barriered {
+    /// START in the active segment; the spare that was there.
+    Started(GroupHeader, Option<Spare>),
+    /// The segment is sealed, and the next one active under this header.
+    Rolled(GroupHeader, crate::format::segment_header::SegmentHeader, Spare),
+}
+
+impl LastFile {
+    fn has_no_group(&self) -> bool {
+        !matches!(self, Self::NoHeader { group_at: Some(_), .. })
+    }
+}

@@ -1,0 +1,11 @@
+//! One file of the log, and the ordered set of them.
+
+pub mod scanner;
+#[expect(clippy::module_inception, reason = "the file that is the noun")]
+pub mod segment;
+pub mod set;
+pub mod tail;
+
+pub use scanner::{ScanEnd, Scanner};
+pub use segment::Segment;
+pub use set::Segments;

@@ -1,0 +1,229 @@
+//! Walks a segment's groups from its first to the first one that is not there or not valid.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quipu_types::Position;
+
+use crate::format::group::{Group, GroupFault, GroupHeader, GroupKind};
+use crate::format::segment_header::SegmentHeader;
+use crate::format::{BLOCK_BYTES, GROUP_BYTES_MAX, block_ceil, is_zero, zeroed_blocks};
+use crate::storage::StorageFile;
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+const WINDOW_BYTES: usize = 4 << 20;
+
+/// Where a segment's bytes come from.
+pub enum Source {
+    /// A file that may still be written to: read directly, a window at a time.
+    File(Arc<dyn StorageFile>),
+    /// The whole of a sealed segment.
+    Sealed(Bytes),
+}
+
+/// Reads the groups of one segment in order.
+pub struct Scanner {
+    source: Source,
+    header: SegmentHeader,
+    window: Bytes,
+    window_offset: u64,
+    point: ScanPoint,
+}
+
+/// How far a scan has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanPoint {
+    /// Where the next group is expected.
+    pub offset: u64,
+    /// Sum of the last group taken, or of the segment header.
+    pub chain: u64,
+    /// Epoch of the last group taken, or of the segment header.
+    pub epoch: u64,
+    /// Position of the next record.
+    pub next_position: Position,
+    /// The last group taken was SEAL.
+    pub sealed: bool,
+}
+
+impl ScanPoint {
+    /// The beginning of a segment.
+    #[must_use]
+    pub fn start_of(header: &SegmentHeader) -> Self {
+        Self {
+            offset: BLOCK,
+            chain: header.chain(),
+            epoch: header.epoch,
+            next_position: header.first_position,
+            sealed: false,
+        }
+    }
+
+    /// Behind a group.
+    #[must_use]
+    pub fn behind(group: &GroupHeader) -> Self {
+        Self {
+            offset: group.end(),
+            chain: group.sum,
+            epoch: group.epoch,
+            next_position: group.next_position(),
+            sealed: group.kind == GroupKind::Seal,
+        }
+    }
+}
+
+/// Why there is no next group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanEnd {
+    /// The last group was SEAL.
+    Sealed,
+    /// Zeros, or the end of the file, follow.
+    Zeros,
+    /// Something follows that is not a valid group.
+    Fault(GroupFault),
+    /// A valid group follows that does not continue the segment.
+    Chain(String),
+}
+
+impl std::fmt::Display for ScanEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sealed => f.write_str("the segment is sealed"),
+            Self::Zeros => f.write_str("nothing but zeros follows"),
+            Self::Fault(fault) => fault.fmt(f),
+            Self::Chain(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl Scanner {
+    /// A scanner at the segment's first group.
+    #[must_use]
+    pub fn new(source: Source, header: SegmentHeader) -> Self {
+        let point = ScanPoint::start_of(&header);
+        Self::at(source, header, point)
+    }
+
+    /// A scanner that goes on where another ended.
+    #[must_use]
+    pub fn at(source: Source, header: SegmentHeader, point: ScanPoint) -> Self {
+        Self { source, header, window: Bytes::new(), window_offset: 0, point }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn point(&self) -> ScanPoint {
+        self.point
+    }
+
+    /// The next group that is valid (its records too) and continues the segment.
+    ///
+    /// # Errors
+    /// Only what the disk says; an invalid group is an end, not an error.
+    pub fn next_group(&mut self) -> io::Result<Result<Group, ScanEnd>> {
+        if self.point.sealed {
+            return Ok(Err(ScanEnd::Sealed));
+        }
+        let group = match self.group_at(self.point.offset)? {
+            Ok(group) => group,
+            Err(GroupFault::Header) if self.is_zero_at(self.point.offset)? => {
+                return Ok(Err(ScanEnd::Zeros));
+            }
+            Err(fault) => return Ok(Err(ScanEnd::Fault(fault))),
+        };
+        if let Some(problem) = self.breaks_chain(&group.header) {
+            return Ok(Err(ScanEnd::Chain(problem)));
+        }
+        if let Some(fault) = group.records().find_map(Result::err) {
+            return Ok(Err(ScanEnd::Fault(fault)));
+        }
+        self.point = ScanPoint::behind(&group.header);
+        Ok(Ok(group))
+    }
+
+    fn breaks_chain(&self, header: &GroupHeader) -> Option<String> {
+        let expected = &self.point;
+        if header.chain != expected.chain {
+            return Some("the group does not follow the one before it (its chain differs)".into());
+        }
+        if header.first_position != expected.next_position {
+            let (found, expected) = (header.first_position, expected.next_position);
+            return Some(format!("the group begins at position {found}, expected {expected}"));
+        }
+        if header.epoch < expected.epoch {
+            let (found, before) = (header.epoch, expected.epoch);
+            return Some(format!("the group is of epoch {found}, the one before of {before}"));
+        }
+        None
+    }
+
+    /// Every valid group at any block from the scanner's place on, whatever stands between them:
+    /// what recovery's lower bound is made of. Also says whether anything there is not zero.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn stray_groups(&mut self) -> io::Result<Strays> {
+        let mut strays = Strays { groups: Vec::new(), last_nonzero: None };
+        let mut offset = self.point.offset;
+        loop {
+            let block = self.bytes_at(offset, BLOCK_BYTES)?;
+            if block.is_empty() {
+                return Ok(strays);
+            }
+            if !is_zero(&block) {
+                strays.last_nonzero = Some(offset);
+                let found = GroupHeader::decode(&block).is_some();
+                if found && let Ok(group) = self.group_at(offset)? {
+                    strays.groups.push(group.header);
+                }
+            }
+            offset += BLOCK;
+        }
+    }
+
+    fn group_at(&mut self, offset: u64) -> io::Result<Result<Group, GroupFault>> {
+        let block = self.bytes_at(offset, BLOCK_BYTES)?;
+        let Some(header) = GroupHeader::decode(&block) else {
+            return Ok(Err(GroupFault::Header));
+        };
+        let bytes = self.bytes_at(offset, (header.group_bytes as usize).min(GROUP_BYTES_MAX))?;
+        let (segment_id, segment_bytes) = (self.header.segment_id, self.header.segment_bytes);
+        Ok(Group::check(&bytes, segment_id, offset, segment_bytes))
+    }
+
+    fn is_zero_at(&mut self, offset: u64) -> io::Result<bool> {
+        Ok(is_zero(&self.bytes_at(offset, BLOCK_BYTES)?))
+    }
+
+    /// The bytes at `offset`, fewer than `length` only at the end.
+    fn bytes_at(&mut self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let file = match &self.source {
+            Source::Sealed(bytes) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                let end = start.saturating_add(length).min(bytes.len());
+                return Ok(bytes.slice(start..end));
+            }
+            Source::File(file) => file,
+        };
+        let in_window = offset >= self.window_offset
+            && offset + length as u64 <= self.window_offset + self.window.len() as u64;
+        if !in_window {
+            let mut buffer = zeroed_blocks(block_ceil(length).max(WINDOW_BYTES));
+            let read = file.read(offset, &mut buffer)?;
+            self.window = Bytes::from_owner(buffer).slice(..read);
+            self.window_offset = offset;
+        }
+        let start = usize::try_from(offset - self.window_offset).map_err(io::Error::other)?;
+        let end = (start + length).min(self.window.len());
+        Ok(self.window.slice(start..end))
+    }
+}
+
+/// What stands behind the last valid group.
+#[derive(Debug)]
+pub struct Strays {
+    /// Headers of valid groups that do not continue the segment.
+    pub groups: Vec<GroupHeader>,
+    /// Offset of the last block that is not zero.
+    pub last_nonzero: Option<u64>,
+}

@@ -1,0 +1,253 @@
+//! One segment as readers see it: by position and by aggregate, live or sealed.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use quipu_types::{AggregateKey, Corruption, Filter, Position, ReadError};
+
+use super::tail::Tail;
+use crate::format::group::{Group, GroupHeader};
+use crate::format::index_file::IndexFile;
+use crate::format::segment_header::SegmentHeader;
+use crate::format::zeroed_blocks;
+use crate::index::keys::KeyHasher;
+use crate::index::live::{GroupSpan, LiveIndex, Postings};
+use crate::storage::{Storage, StorageFile, segment_name};
+
+/// One segment. It begins live, fed by the sequencer, and is turned over to its index file once
+/// that is built; readers notice nothing.
+///
+/// Invariants:
+/// 1. A live segment shows only what the sequencer has found durable ([`Segment::publish`]).
+/// 2. A sealed segment never changes.
+pub struct Segment {
+    header: SegmentHeader,
+    file: Arc<dyn StorageFile>,
+    contents: RwLock<Contents>,
+}
+
+enum Contents {
+    Live { index: LiveIndex, tail: Tail, last_position: Position },
+    Sealed { index: Arc<IndexFile>, bytes: Arc<OnceLock<Bytes>> },
+}
+
+/// Which of a segment's records may meet a filter.
+pub enum Candidates {
+    /// None.
+    None,
+    /// Only these, ascending.
+    Listed(Vec<Position>),
+    /// Any of them.
+    All,
+}
+
+impl Segment {
+    /// A segment that is being written.
+    #[must_use]
+    pub fn live(header: SegmentHeader, file: Arc<dyn StorageFile>, tail_bytes: usize) -> Self {
+        let last_position = header.first_position.previous();
+        let (index, tail) = (LiveIndex::default(), Tail::new(tail_bytes));
+        Self { header, file, contents: RwLock::new(Contents::Live { index, tail, last_position }) }
+    }
+
+    /// A segment that is sealed and indexed.
+    #[must_use]
+    pub fn sealed(header: SegmentHeader, file: Arc<dyn StorageFile>, index: IndexFile) -> Self {
+        let contents = Contents::Sealed { index: Arc::new(index), bytes: Arc::default() };
+        Self { header, file, contents: RwLock::new(contents) }
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    /// Its file.
+    pub fn file(&self) -> &Arc<dyn StorageFile> {
+        &self.file
+    }
+
+    /// Whether it is served from its index file.
+    pub fn is_indexed(&self) -> bool {
+        matches!(&*self.contents.read(), Contents::Sealed { .. })
+    }
+
+    /// Position of its last visible record; the one before its first if there is none.
+    pub fn last_position(&self) -> Position {
+        match &*self.contents.read() {
+            Contents::Live { last_position, .. } => *last_position,
+            Contents::Sealed { index, .. } => {
+                Position(self.header.first_position.0 + index.records()).previous()
+            }
+        }
+    }
+
+    /// Makes a durable group visible. `index_records` adds its records to the live index.
+    pub fn publish(
+        &self,
+        header: &GroupHeader,
+        bytes: Option<Bytes>,
+        index_records: impl FnOnce(&mut LiveIndex),
+    ) {
+        if let Contents::Live { index, tail, last_position } = &mut *self.contents.write() {
+            index.push_group(header);
+            index_records(index);
+            if let Some(bytes) = bytes {
+                tail.push(header.offset, bytes);
+            }
+            *last_position = header.next_position().previous();
+        }
+    }
+
+    /// Serves the segment from its index file from now on.
+    pub fn become_sealed(&self, index: IndexFile) {
+        let bytes = Arc::default();
+        *self.contents.write() = Contents::Sealed { index: Arc::new(index), bytes };
+    }
+
+    /// The index file, once there is one.
+    pub fn index(&self) -> Option<Arc<IndexFile>> {
+        match &*self.contents.read() {
+            Contents::Live { .. } => None,
+            Contents::Sealed { index, .. } => Some(Arc::clone(index)),
+        }
+    }
+
+    /// An aggregate's records up to `last`.
+    pub fn postings(
+        &self,
+        hasher: KeyHasher,
+        key: &AggregateKey,
+        last: Position,
+    ) -> Option<Postings> {
+        let hash = hasher.aggregate(key);
+        match &*self.contents.read() {
+            Contents::Live { index, .. } => index.postings(hash, key, last),
+            Contents::Sealed { index, .. } => {
+                let (entry, mut positions) = index.aggregate(hash, key)?;
+                positions.truncate(positions.partition_point(|position| *position <= last));
+                (!positions.is_empty())
+                    .then_some(Postings { first_version: entry.first_version, positions })
+            }
+        }
+    }
+
+    /// Which records may meet a filter, as far as the index can tell.
+    pub fn candidates(&self, hasher: KeyHasher, filter: &Filter, last: Position) -> Candidates {
+        if let Some(key) = &filter.aggregate {
+            return match self.postings(hasher, key, last) {
+                Some(postings) => Candidates::Listed(postings.positions),
+                None => Candidates::None,
+            };
+        }
+        let Some(index) = self.index() else { return Candidates::All };
+        let header = index.header();
+        let out_of_time = filter.since.is_some_and(|since| header.timestamps.1 < since)
+            || filter.until.is_some_and(|until| header.timestamps.0 >= until)
+            || filter.recorded_since.is_some_and(|since| header.last_recorded_at < since);
+        let has_any = |kind, names: &[String]| {
+            names.is_empty() || names.iter().any(|name| index.may_have_name(kind, name))
+        };
+        if out_of_time || !has_any(0, &filter.aggregate_types) || !has_any(1, &filter.event_types) {
+            return Candidates::None;
+        }
+        match &filter.correlation_id {
+            Some(id) if !id.is_empty() => {
+                Candidates::Listed(index.correlated(hasher.correlation(id)))
+            }
+            _ => Candidates::All,
+        }
+    }
+
+    /// The group that holds `position`, checked. The caller has seen that the position is one of
+    /// the segment's.
+    ///
+    /// # Errors
+    /// That it cannot be read, or is damaged.
+    pub fn group(&self, storage: &dyn Storage, position: Position) -> Result<Group, ReadError> {
+        let span = self.span(position).ok_or_else(|| self.damage(position, "no such group"))?;
+        let bytes = self.span_bytes(storage, span).map_err(|error| ReadError::Io {
+            segment: self.header.number,
+            problem: error.to_string(),
+        })?;
+        let (segment_id, segment_bytes) = (self.header.segment_id, self.header.segment_bytes);
+        let group = Group::check(&bytes, segment_id, span.offset, segment_bytes)
+            .map_err(|fault| self.damage_at(span, &fault.to_string()))?;
+        if group.contains(position) {
+            Ok(group)
+        } else {
+            Err(self.damage_at(span, "the group holds other positions than its index says").into())
+        }
+    }
+
+    /// Whether reading `position` needs no disk.
+    pub fn is_in_memory(&self, position: Position) -> bool {
+        match &*self.contents.read() {
+            Contents::Live { index, tail, .. } => {
+                index.group_of(position).is_some_and(|span| tail.get(span.offset).is_some())
+            }
+            Contents::Sealed { .. } => false,
+        }
+    }
+
+    fn span(&self, position: Position) -> Option<GroupSpan> {
+        match &*self.contents.read() {
+            Contents::Live { index, .. } => index.group_of(position),
+            Contents::Sealed { index, .. } => {
+                let (first_position, offset, bytes) = index.group_of(position)?;
+                Some(GroupSpan { first_position, offset, bytes })
+            }
+        }
+    }
+
+    fn span_bytes(&self, storage: &dyn Storage, span: GroupSpan) -> io::Result<Bytes> {
+        let mapped = match &*self.contents.read() {
+            Contents::Live { tail, .. } => {
+                if let Some(bytes) = tail.get(span.offset) {
+                    return Ok(bytes);
+                }
+                None
+            }
+            Contents::Sealed { bytes, .. } => Some(Arc::clone(bytes)),
+        };
+        let Some(mapped) = mapped else {
+            let mut buffer = zeroed_blocks(span.bytes);
+            let read = self.file.read(span.offset, &mut buffer)?;
+            return Ok(Bytes::from_owner(buffer).slice(..read));
+        };
+        let bytes = if let Some(bytes) = mapped.get() {
+            bytes
+        } else {
+            let bytes = storage.map(&segment_name(self.header.number))?;
+            mapped.get_or_init(|| bytes)
+        };
+        let start = usize::try_from(span.offset).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(bytes.slice(start..(start + span.bytes).min(bytes.len())))
+    }
+
+    /// A corruption at one position of this segment.
+    pub fn damage(&self, position: Position, problem: &str) -> Corruption {
+        let segment = self.header.number;
+        Corruption { segment, first: position, last: position, problem: problem.to_owned() }
+    }
+
+    fn damage_at(&self, span: GroupSpan, problem: &str) -> Corruption {
+        // The group's own count cannot be trusted; the index knows where the next one begins.
+        let mut last = self.last_position();
+        let (mut low, mut high) = (span.first_position, last);
+        while low < high {
+            let middle = Position(u64::midpoint(low.0, high.0)).next();
+            let same = self.span(middle).is_some_and(|found| found.offset == span.offset);
+            if same { low = middle } else { high = middle.previous() }
+        }
+        last = last.min(low);
+        Corruption {
+            segment: self.header.number,
+            first: span.first_position,
+            last,
+            problem: format!("at offset {}: {problem}", span.offset),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the sequencer, the readers and the background threads of one log share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use quipu_types::{Corruption, Uuid};
+
+use crate::clock::{Clock, Entropy};
+use crate::commit::inbox::Inbox;
+use crate::commit::watermark::CommitWatermark;
+use crate::index::keys::KeyHasher;
+use crate::options::LogOptions;
+use crate::segment::Segments;
+use crate::storage::Storage;
+
+/// The seams a log stands on.
+#[derive(Clone)]
+pub struct Environment {
+    /// The disk.
+    pub storage: Arc<dyn Storage>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Whether the log takes appends, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogState {
+    /// It does.
+    Writable,
+    /// It was opened for reading.
+    ReadOnly,
+    /// Damage was found when it was opened: it is read-only until mended.
+    Damaged(Corruption),
+    /// There is no space to prepare segments; it recovers by itself.
+    NoSpace(String),
+    /// A write failed: read-only until opened again.
+    Failed(String),
+    /// It was closed.
+    Closed,
+}
+
+impl std::fmt::Display for LogState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Writable => f.write_str("writable"),
+            Self::ReadOnly => f.write_str("opened read-only"),
+            Self::Damaged(corruption) => {
+                write!(f, "damaged, read-only until mended: {corruption}")
+            }
+            Self::NoSpace(reason) => write!(f, "no space for appends: {reason}"),
+            Self::Failed(reason) => {
+                write!(f, "failed, read-only until opened again: {reason}")
+            }
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+/// What the log has done since it was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    appends: AtomicU64,
+    events: AtomicU64,
+    groups: AtomicU64,
+    group_bytes: AtomicU64,
+    duplicates: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+/// The counters' values at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Appends stored.
+    pub appends: u64,
+    /// Events stored.
+    pub events: u64,
+    /// Groups of appends written.
+    pub groups: u64,
+    /// Their bytes.
+    pub group_bytes: u64,
+    /// Appends answered as duplicates.
+    pub duplicates: u64,
+    /// Appends refused for a version or an id.
+    pub conflicts: u64,
+}
+
+impl Counters {
+    pub(crate) fn group(&self, appends: u64, events: u64, bytes: u64) {
+        self.appends.fetch_add(appends, Ordering::Relaxed);
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        self.group_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn duplicate(&self) {
+        self.duplicates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Their values now.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            appends: self.appends.load(Ordering::Relaxed),
+            events: self.events.load(Ordering::Relaxed),
+            groups: self.groups.load(Ordering::Relaxed),
+            group_bytes: self.group_bytes.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+            conflicts: self.conflicts.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the parts of one log share.
+pub struct Shared {
+    /// The seams.
+    pub env: Environment,
+    /// The settings.
+    pub options: LogOptions,
+    /// The log's id.
+    pub log_id: Uuid,
+    /// The log's keyed hash.
+    pub hasher: KeyHasher,
+    /// The segments.
+    pub segments: Segments,
+    /// Durable and visible up to.
+    pub watermark: CommitWatermark,
+    /// What waits for the sequencer.
+    pub inbox: Arc<Inbox>,
+    /// What was done.
+    pub counters: Counters,
+    state: RwLock<LogState>,
+}
+
+impl Shared {
+    /// Shared parts of a log with these segments.
+    #[must_use]
+    pub fn new(
+        env: Environment,
+        options: LogOptions,
+        log_id: Uuid,
+        segments: Segments,
+        watermark: CommitWatermark,
+        state: LogState,
+    ) -> Self {
+        let inbox = Arc::new(Inbox::new(options.queue_limits()));
+        Self {
+            env,
+            options,
+            log_id,
+            hasher: KeyHasher::new(log_id),
+            segments,
+            watermark,
+            inbox,
+            counters: Counters::default(),
+            state: RwLock::new(state),
+        }
+    }
+
+    /// Whether the log takes appends, and if not, why.
+    pub fn state(&self) -> LogState {
+        self.state.read().clone()
+    }
+
+    /// Changes the state. A failed log stays failed until it is closed.
+    pub fn set_state(&self, next: LogState) {
+        let mut state = self.state.write();
+        if !matches!(&*state, LogState::Failed(_)) || next == LogState::Closed {
+            *state = next;
+        }
+    }
+
+    /// The damage found when the log was opened, if any.
+    pub fn damage(&self) -> Option<Corruption> {
+        match &*self.state.read() {
+            LogState::Damaged(corruption) => Some(corruption.clone()),
+            _ => None,
+        }
+    }
+}

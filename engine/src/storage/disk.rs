@@ -1,0 +1,338 @@
+//! A real folder on a real disk, with blocking direct I/O.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this module is the storage boundary"
+)]
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+
+use super::names::LOCK_NAME;
+use super::{FileEntry, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile, map::map};
+use crate::format::{BLOCK_BYTES, zeroed_blocks};
+
+const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
+/// Space is zeroed in writes of this size where the file system cannot allocate.
+const ZERO_STEP_BYTES: usize = 1 << 20;
+
+/// How groups reach the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Direct where the file system takes it, else buffered.
+    #[default]
+    Auto,
+    /// `O_DIRECT | O_DSYNC`: past the page cache.
+    Direct,
+    /// `O_DSYNC` through the page cache.
+    Buffered,
+}
+
+/// How sealed segments are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mapping {
+    /// Mapped: no copy; an unreadable sector ends the process.
+    #[default]
+    Mapped,
+    /// Read whole into memory: an unreadable sector is an error.
+    Read,
+}
+
+/// What a log's folder is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only; the folder must exist, nothing in it is created or changed.
+    ReadOnly,
+    /// Reads and writes; the folder is created if it is missing.
+    ReadWrite,
+}
+
+/// A log's folder.
+pub struct DiskStorage {
+    folder: PathBuf,
+    directory: File,
+    access: Access,
+    direct: bool,
+    mapping: Mapping,
+}
+
+impl DiskStorage {
+    /// Opens a folder, creating it (private to its owner) for [`Access::ReadWrite`].
+    ///
+    /// # Errors
+    /// What the system says; `InvalidInput` if [`Backend::Direct`] is asked for and refused.
+    pub fn open(
+        folder: impl AsRef<Path>,
+        access: Access,
+        backend: Backend,
+        mapping: Mapping,
+    ) -> io::Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        if access == Access::ReadWrite {
+            fs::DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(&folder)?;
+        }
+        let directory = File::open(&folder)?;
+        if !directory.metadata()?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        }
+        let mut storage = Self { folder, directory, access, direct: false, mapping };
+        storage.direct = match backend {
+            Backend::Buffered => false,
+            Backend::Auto => storage.takes_direct_io()?,
+            Backend::Direct if storage.takes_direct_io()? => true,
+            Backend::Direct => {
+                let text = "this file system refuses O_DIRECT; use the buffered backend";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        };
+        Ok(storage)
+    }
+
+    /// The folder's path.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Tries on a temporary file (when writing) or on any file there (when only reading).
+    fn takes_direct_io(&self) -> io::Result<bool> {
+        let probe = match self.access {
+            Access::ReadWrite => {
+                let name = format!("direct-probe-{}.tmp", std::process::id());
+                let path = self.path(&name);
+                let probe = self.options(true).create(true).truncate(false).open(&path);
+                fs::remove_file(&path).or_else(ignore_missing)?;
+                probe
+            }
+            Access::ReadOnly => match self.list()?.first() {
+                Some(entry) => self.options(true).open(self.path(&entry.name)),
+                None => return Ok(false),
+            },
+        };
+        match probe {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn options(&self, direct: bool) -> fs::OpenOptions {
+        let mut flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if self.access == Access::ReadWrite {
+            flags |= OFlags::DSYNC;
+        }
+        if direct {
+            flags |= OFlags::DIRECT;
+        }
+        let mut options = File::options();
+        options
+            .read(true)
+            .write(self.access == Access::ReadWrite)
+            .mode(PRIVATE_FILE)
+            .custom_flags(flags.bits().cast_signed());
+        options
+    }
+
+    fn open_buffered(&self, name: &str) -> io::Result<File> {
+        File::options()
+            .read(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(self.path(name))
+    }
+}
+
+impl Storage for DiskStorage {
+    fn describe(&self) -> String {
+        let path =
+            if self.direct { "direct I/O (O_DIRECT, O_DSYNC)" } else { "buffered (O_DSYNC)" };
+        let reads = match self.mapping {
+            Mapping::Mapped => "sealed segments mapped",
+            Mapping::Read => "sealed segments read into memory",
+        };
+        format!("{path}, {reads}")
+    }
+
+    fn lock(&self) -> Result<LockGuard, LockError> {
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(PRIVATE_FILE)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(self.path(LOCK_NAME))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)?;
+            return Err(LockError::Held(holder.trim().to_owned()));
+        }
+        let program = std::env::args().next().unwrap_or_default();
+        file.set_len(0)?;
+        writeln!(file, "process {} ({program})", std::process::id())?;
+        Ok(Box::new(file))
+    }
+
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            // A file may vanish between the two calls: a temporary one of a running writer.
+            let bytes = match entry.metadata() {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            entries.push(FileEntry { name, bytes });
+        }
+        Ok(entries)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = self.options(self.direct).open(self.path(name))?;
+        Ok(Arc::new(DiskFile::new(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = self.options(self.direct).create_new(true).open(self.path(name))?;
+        Ok(Arc::new(DiskFile::new(file)))
+    }
+
+    fn map(&self, name: &str) -> io::Result<Bytes> {
+        let mut file = self.open_buffered(name)?;
+        let bytes = file.metadata()?.len();
+        if self.mapping == Mapping::Mapped && bytes > 0 {
+            return map(&file);
+        }
+        let mut content = zeroed_blocks(usize::try_from(bytes).map_err(io::Error::other)?);
+        file.read_exact(&mut content)?;
+        Ok(Bytes::from_owner(content))
+    }
+
+    fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let temporary = self.path(&format!("{name}.tmp"));
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(PRIVATE_FILE)
+            .open(&temporary)?;
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            // The space may be needed for something more important than half an index.
+            fs::remove_file(&temporary).or_else(ignore_missing)?;
+            return Err(error);
+        }
+        fs::rename(&temporary, self.path(name))?;
+        self.sync_dir()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let stat = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(Space { free: stat.f_bavail * stat.f_frsize, total: stat.f_blocks * stat.f_frsize })
+    }
+
+    fn submitters(&self, groups_in_flight: usize) -> usize {
+        groups_in_flight
+    }
+
+    fn submit(&self, write: GroupWrite) -> Option<io::Result<()>> {
+        Some(write.file.write_durable(write.offset, &write.bytes))
+    }
+}
+
+struct DiskFile {
+    file: File,
+    /// Whether the file system allocates space without writing it; found out on first use.
+    allocates: AtomicBool,
+}
+
+impl DiskFile {
+    fn new(file: File) -> Self {
+        Self { file, allocates: AtomicBool::new(true) }
+    }
+}
+
+impl StorageFile for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                // Direct reads go on at block boundaries only; a part of one is the file's end.
+                Ok(read) if !read.is_multiple_of(BLOCK_BYTES) => return Ok(filled + read),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // One call for the whole: a short write is a failure, nothing is written twice.
+        match self.file.write_at(bytes, offset)? {
+            written if written == bytes.len() => Ok(()),
+            written => {
+                let text = format!("short write: {written} of {} bytes", bytes.len());
+                Err(io::Error::new(io::ErrorKind::WriteZero, text))
+            }
+        }
+    }
+
+    fn allocate(&self, end: u64) -> io::Result<()> {
+        let length = self.len()?;
+        if length >= end {
+            return Ok(());
+        }
+        if self.allocates.load(Ordering::Relaxed) {
+            match fallocate(&self.file, FallocateFlags::empty(), length, end - length) {
+                Ok(()) => return Ok(()),
+                Err(rustix::io::Errno::OPNOTSUPP) => {
+                    self.allocates.store(false, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let zeros = zeroed_blocks(ZERO_STEP_BYTES);
+        let mut offset = length;
+        while offset < end {
+            let step = usize::try_from(end - offset).unwrap_or(usize::MAX).min(zeros.len());
+            self.write_durable(offset, &zeros[..step])?;
+            offset += step as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}

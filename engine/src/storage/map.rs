@@ -1,0 +1,18 @@
+//! Memory maps of sealed segments: the one place of the engine with `unsafe`.
+#![expect(unsafe_code, reason = "a memory map is unsafe to create")]
+
+use std::io;
+
+use bytes::Bytes;
+use memmap2::Mmap;
+
+/// Maps the whole of a file.
+pub(super) fn map(file: &impl std::os::fd::AsFd) -> io::Result<Bytes> {
+    use std::os::fd::AsRawFd;
+    let descriptor = file.as_fd().as_raw_fd();
+    // SAFETY: only sealed segments and finished index files are mapped. The engine never writes
+    // to them again and holds the folder's lock against other writers; a program outside that
+    // truncates one ends this process, as the documentation of `Storage::map` says.
+    let map = unsafe { Mmap::map(descriptor)? };
+    Ok(Bytes::from_owner(map))
+}

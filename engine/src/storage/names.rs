@@ -1,0 +1,89 @@
+//! File names of a log (segments-format.md §3).
+
+/// What a file in a log's folder is, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Says that the folder is a log.
+    Marker,
+    /// The writer's lock.
+    Lock,
+    /// A segment, by number.
+    Segment(u64),
+    /// A sealed segment's index, by number.
+    Index(u64),
+    /// A copy of a torn tail.
+    Torn,
+    /// A file that was being written when the process ended.
+    Temporary,
+    /// None of ours.
+    Unknown,
+}
+
+/// Name of the file that says that a folder is a log.
+pub const MARKER_NAME: &str = "LOG";
+/// Name of the lock file.
+pub const LOCK_NAME: &str = "lock";
+const DIGITS: usize = 20;
+
+impl FileKind {
+    /// What a file of this name is.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        match name {
+            MARKER_NAME => return Self::Marker,
+            LOCK_NAME => return Self::Lock,
+            _ => {}
+        }
+        match name.rsplit_once('.') {
+            Some((number, "seg")) => numbered(number).map_or(Self::Unknown, Self::Segment),
+            Some((number, "idx")) => numbered(number).map_or(Self::Unknown, Self::Index),
+            Some((stem, "torn")) if stem.split('.').next().is_some_and(is_numbered) => Self::Torn,
+            Some((_, "tmp")) => Self::Temporary,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+fn is_numbered(text: &str) -> bool {
+    numbered(text).is_some()
+}
+
+fn numbered(text: &str) -> Option<u64> {
+    let digits = text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().filter(|number| *number > 0)
+}
+
+/// Name of a segment.
+#[must_use]
+pub fn segment_name(number: u64) -> String {
+    format!("{number:020}.seg")
+}
+
+/// Name of a sealed segment's index.
+#[must_use]
+pub fn index_name(number: u64) -> String {
+    format!("{number:020}.idx")
+}
+
+/// Name of a copy of a torn tail.
+#[must_use]
+pub fn torn_name(number: u64, offset: u64, epoch: u64) -> String {
+    format!("{number:020}.{offset}.{epoch}.torn")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_strictly() {
+        assert_eq!(FileKind::of(&segment_name(7)), FileKind::Segment(7));
+        assert_eq!(FileKind::of(&index_name(7)), FileKind::Index(7));
+        assert_eq!(FileKind::of(&torn_name(7, 4096, 2)), FileKind::Torn);
+        assert_eq!(FileKind::of("LOG"), FileKind::Marker);
+        assert_eq!(FileKind::of("x.tmp"), FileKind::Temporary);
+        for name in ["7.seg", "0000000000000000000a.seg", "00000000000000000000.seg", "notes.txt"] {
+            assert_eq!(FileKind::of(name), FileKind::Unknown, "{name}");
+        }
+    }
+}
