@@ -147,7 +147,10 @@ impl Embedded {
         &self,
         answer: Result<Result<Admitted, AppendError>, oneshot::Canceled>,
     ) -> Result<AppendOutcome, AppendError> {
-        match answer.map_err(|oneshot::Canceled| AppendError::Closed)?? {
+        let lost = |oneshot::Canceled| {
+            AppendError::OutcomeUnknown("the log ended without an answer".to_owned())
+        };
+        match answer.map_err(lost)?? {
             stored @ Admitted::Stored { .. } => self.log.settle(stored),
             known @ Admitted::Known { .. } => {
                 let log = Arc::clone(&self.log);

@@ -27,3 +27,4 @@ pub use recovery::report::RecoveryReport;
 pub use shared::{Counts, Environment, LogState};
 pub use status::{SegmentInfo, Status};
 pub use storage::{Access, Backend, DiskStorage, Mapping, Storage};
+pub use verify::{VerifyProgress, VerifyReport, verify};

@@ -211,7 +211,7 @@ impl EventLog {
             sender.send(result).ok();
         });
         block_on(self.submit(prepared, reply)?)?;
-        self.settle(receiver.recv().map_err(|_| AppendError::Closed)??)
+        self.settle(receiver.recv().map_err(|_| lost())??)
     }
 
     /// Begins a read of what is durable now.
@@ -284,6 +284,10 @@ impl Drop for EventLog {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn lost() -> AppendError {
+    AppendError::OutcomeUnknown("the log ended without an answer".to_owned())
 }
 
 /// Blocks this thread until the append is let in.

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module is where threads start")]
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
@@ -65,7 +66,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 
 fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, background: &Background) {
     while !log.inbox.is_closed() {
-        let step = sequencer.lock().step();
+        let step = step_or_fail(sequencer);
         let Step { answers, prepare, index, write, more, timeout, arrivals, closed } = step;
         if more {
             log.inbox.wake_another();
@@ -94,6 +95,17 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, background: &Backgrou
             None => log.inbox.wait(arrivals, timeout),
         }
     }
+}
+
+/// A panic in the sequencer is a bug of ours; its state cannot be trusted to write any more, but
+/// nobody must wait for an answer for ever.
+fn step_or_fail(sequencer: &Mutex<Sequencer>) -> Step {
+    let step = catch_unwind(AssertUnwindSafe(|| sequencer.lock().step()));
+    step.unwrap_or_else(|_| {
+        let mut sequencer = sequencer.lock();
+        sequencer.fail("the sequencer panicked: this is a bug in Quipu");
+        sequencer.step()
+    })
 }
 
 fn prepare_loop(log: &Shared, jobs: &Receiver<PrepareJob>) {

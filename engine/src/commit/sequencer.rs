@@ -461,8 +461,8 @@ impl Sequencer {
         witness.into_iter().chain(retry).min()
     }
 
-    /// Invariant 4.
-    fn fail(&mut self, reason: &str) {
+    /// From here on invariant 4 holds: nothing is written or acknowledged any more.
+    pub(super) fn fail(&mut self, reason: &str) {
         tracing::error!(reason, "the log has failed; it is read-only until opened again");
         self.log.set_state(LogState::Failed(reason.to_owned()));
         self.failed.get_or_insert_with(|| reason.to_owned());

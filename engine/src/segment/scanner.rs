@@ -157,6 +157,36 @@ impl Scanner {
         None
     }
 
+    /// After an invalid group: goes on at the next valid one, whatever stands between; says which.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn skip_damage(&mut self) -> io::Result<Option<GroupHeader>> {
+        let mut offset = self.point.offset;
+        loop {
+            let block = self.bytes_at(offset, BLOCK_BYTES)?;
+            if block.is_empty() {
+                return Ok(None);
+            }
+            if let Some(group) = self.valid_group_at(offset)?
+                && (offset > self.point.offset || group.chain != self.point.chain)
+            {
+                self.point = ScanPoint { offset, chain: group.chain, ..ScanPoint::behind(&group) };
+                self.point.next_position = group.first_position;
+                self.point.sealed = false;
+                return Ok(Some(group));
+            }
+            offset += BLOCK;
+        }
+    }
+
+    /// The header of the group at `offset` if it is valid, its records too.
+    fn valid_group_at(&mut self, offset: u64) -> io::Result<Option<GroupHeader>> {
+        let group = self.group_at(offset)?.ok();
+        let is_whole = |group: &Group| group.records().all(|record| record.is_ok());
+        Ok(group.filter(is_whole).map(|group| group.header))
+    }
+
     /// Every valid group at any block from the scanner's place on, whatever stands between them:
     /// what recovery's lower bound is made of. Also says whether anything there is not zero.
     ///
