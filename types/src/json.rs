@@ -379,8 +379,9 @@ mod tests {
 
     const LINE: &str = concat!(
         r#"{"id":"6513270E-269e-4d37-b2a7-4de452e6b438","aggregate_id":"42","#,
-        r#""aggregate_type":"Call","event_type":"Created","timestamp":"2026-01-02T03:04:05+01:00","#,
-        r#""version":3,"metadata":{},"data":{"a" : 1.0,"a":12345678901234567890},"#,
+        r#""aggregate_type":"Call","event_type":"Created","#,
+        r#""timestamp":"2026-01-02T03:04:05+01:00","version":3,"metadata":{},"#,
+        r#""data":{"a" : 1.0,"a":12345678901234567890},"#,
         r#""position":9,"recorded_at":"2026-01-02T03:04:05Z"}"#,
     );
 
@@ -423,8 +424,9 @@ mod tests {
         let line = written(&event());
         let expected = concat!(
             r#"{"id":"6513270e-269e-4d37-b2a7-4de452e6b438","aggregate_id":"42","#,
-            r#""aggregate_type":"Call","event_type":"Created","timestamp":"2026-01-02T02:04:05Z","#,
-            r#""version":3,"metadata":{"correlation_id":"","causation_id":""},"#,
+            r#""aggregate_type":"Call","event_type":"Created","#,
+            r#""timestamp":"2026-01-02T02:04:05Z","version":3,"#,
+            r#""metadata":{"correlation_id":"","causation_id":""},"#,
             r#""data":{"a" : 1.0,"a":12345678901234567890},"#,
             r#""position":7,"recorded_at":"1970-01-01T00:00:01Z","schema_version":1}"#,
         );

@@ -1,0 +1,222 @@
+//! `quipu bench append`: how many events a second a log acknowledges, and how soon.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use futures::executor::block_on;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesOrdered, StreamExt};
+use hdrhistogram::Histogram;
+use quipu_client::{AppendError, AppendOutcome, Embedded, EventStore};
+
+use super::events::{EVENT_BYTES_MAX, EVENT_BYTES_MIN, Events, Ids, RandomText};
+use super::from_1_to;
+use super::measures::{Measures, Meter, Percentiles, histogram, record};
+use crate::failure::Failure;
+use crate::log_args::{LogArgs, status_of};
+use crate::output::{Output, whisper};
+use crate::random::Random;
+use crate::wait::{self, now, since};
+
+const EXAMPLES: &str = "Examples:
+  quipu bench append --log ./bench-log --batch 100 --in-flight 8 --seconds 30
+  quipu bench append --log ./bench-log --writers 1 --in-flight 1 --batch 1
+  quipu bench append --log ./bench-log --rate 50000 --json
+
+MB/s counts payload bytes, in millions. A latency is one append's, from its submission (with --rate:
+from when it should have been submitted) to its acknowledgement.";
+
+/// What to append, and where.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    plan: Plan,
+}
+
+/// What to append.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Plan {
+    /// Threads that append.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = from_1_to(1_024))]
+    pub(crate) writers: u64,
+    /// Appends that each writer keeps outstanding.
+    #[arg(long, value_name = "K", default_value_t = 8, value_parser = from_1_to(65_536))]
+    pub(crate) in_flight: u64,
+    /// Events in an append.
+    #[arg(long, value_name = "B", default_value_t = 100, value_parser = from_1_to(16_384))]
+    pub(crate) batch: u64,
+    /// Payload of an event: JSON that does not compress.
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = event_bytes())]
+    pub(crate) event_bytes: u64,
+    /// Aggregates, shared out among the writers.
+    #[arg(long, value_name = "A", default_value_t = 10_000, value_parser = from_1_to(100_000_000))]
+    pub(crate) aggregates: u64,
+    /// How event ids are made.
+    #[arg(long, value_enum, default_value_t = Ids::V7)]
+    pub(crate) ids: Ids,
+    /// How long.
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = from_1_to(1_000_000))]
+    pub(crate) seconds: u64,
+    /// Offer so many events a second, whether the log keeps up or not. Default: all it takes.
+    #[arg(long, value_name = "R", value_parser = from_1_to(1_000_000_000))]
+    pub(crate) rate: Option<u64>,
+}
+
+fn event_bytes() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(EVENT_BYTES_MIN..=EVENT_BYTES_MAX)
+}
+
+/// Appends, and prints what was measured.
+pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
+    let log = args.log.open()?;
+    whisper(format_args!("appending for {} s", args.plan.seconds));
+    let measures = measure(&args.plan, &log)?;
+    log.close();
+    measures.print(out)
+}
+
+/// Appends as planned.
+pub(crate) fn measure(plan: &Plan, log: &Embedded) -> Result<Measures, Failure> {
+    let text = RandomText::new(&mut Random::from_entropy());
+    let groups_before = status_of(log)?.counts.groups;
+    let meter = Meter::start();
+    let tallies: Result<Vec<Tally>, AppendError> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..plan.writers)
+            .map(|number| {
+                let mut writer = Writer::new(plan, number, log, &text);
+                scope.spawn(move || writer.run().map(|()| writer.tally))
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().expect("a writer does not panic")).collect()
+    });
+    let mut measures = meter.measures();
+    let mut latencies = histogram();
+    for tally in tallies? {
+        measures.events += tally.events;
+        latencies += tally.latencies;
+    }
+    measures.rates(measures.events * plan.event_bytes);
+    measures.latency_us = Some(Percentiles::of(&latencies));
+    let status = status_of(log)?;
+    measures.groups = Some(status.counts.groups - groups_before);
+    measures.bytes_on_disk = status.bytes_on_disk;
+    Ok(measures)
+}
+
+struct Tally {
+    events: u64,
+    latencies: Histogram<u64>,
+}
+
+type InFlight<'a> = BoxFuture<'a, (Duration, Result<AppendOutcome, AppendError>)>;
+
+struct Writer<'a> {
+    log: &'a Embedded,
+    events: Events<'a>,
+    batch: u64,
+    in_flight_max: usize,
+    schedule: Option<Schedule>,
+    stop_at: Duration,
+    in_flight: FuturesOrdered<InFlight<'a>>,
+    tally: Tally,
+}
+
+/// When an open loop submits, whatever has become of the appends before.
+struct Schedule {
+    next: Duration,
+    interval: Duration,
+}
+
+impl<'a> Writer<'a> {
+    fn new(plan: &Plan, number: u64, log: &'a Embedded, text: &'a RandomText) -> Self {
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let aggregates = size(plan.aggregates.div_ceil(plan.writers));
+        let started = now();
+        Self {
+            log,
+            events: Events::new(text, plan.ids, size(plan.event_bytes), aggregates),
+            batch: plan.batch,
+            in_flight_max: size(plan.in_flight),
+            schedule: plan.rate.map(|rate| Schedule::new(plan, rate, number, started)),
+            stop_at: started + Duration::from_secs(plan.seconds),
+            in_flight: FuturesOrdered::new(),
+            tally: Tally { events: 0, latencies: histogram() },
+        }
+    }
+
+    fn run(&mut self) -> Result<(), AppendError> {
+        while now() < self.stop_at {
+            let due = self.schedule.as_ref().map(|schedule| schedule.next.min(self.stop_at));
+            if self.in_flight.len() >= self.in_flight_max {
+                self.wait()?;
+            } else if let Some(due) = due.filter(|due| *due > now()) {
+                self.wait_until(due)?;
+            } else {
+                self.submit();
+            }
+        }
+        while !self.in_flight.is_empty() {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) {
+        let append = self.events.append(self.batch);
+        let intended = self.schedule.as_mut().map_or_else(now, Schedule::take);
+        let log = self.log;
+        let answer = async move { (intended, log.append(append).await) };
+        self.in_flight.push_back(wait::begun(answer.boxed()));
+    }
+
+    fn wait(&mut self) -> Result<(), AppendError> {
+        match block_on(self.in_flight.next()) {
+            Some(answer) => self.take(answer),
+            None => Ok(()),
+        }
+    }
+
+    fn wait_until(&mut self, deadline: Duration) -> Result<(), AppendError> {
+        match wait::until(pin!(self.in_flight.next()), deadline) {
+            Some(Some(answer)) => self.take(answer),
+            Some(None) => {
+                wait::pause_until(deadline);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn take(
+        &mut self,
+        (intended, outcome): (Duration, Result<AppendOutcome, AppendError>),
+    ) -> Result<(), AppendError> {
+        self.tally.events += outcome?.positions.len() as u64;
+        record(&mut self.tally.latencies, since(intended));
+        Ok(())
+    }
+}
+
+impl Schedule {
+    /// The writers take turns, so that their appends do not all come at once.
+    fn new(plan: &Plan, rate: u64, number: u64, started: Duration) -> Self {
+        let turn = Duration::from_secs(1).mul_f64(as_f64(plan.batch) / as_f64(rate));
+        let interval = turn.mul_f64(as_f64(plan.writers));
+        Self { next: started + turn.mul_f64(as_f64(number)), interval }
+    }
+
+    fn take(&mut self) -> Duration {
+        let next = self.next;
+        self.next += self.interval;
+        next
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a schedule need not be exact to the nanosecond")]
+fn as_f64(number: u64) -> f64 {
+    number as f64
+}

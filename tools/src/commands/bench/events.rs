@@ -1,0 +1,169 @@
+//! Made-up events for benchmarks: like real ones, and cheap to make.
+
+use clap::ValueEnum;
+use quipu_client::{AggregateKey, Append, ExpectedVersion, NewEvent, Uuid, Version};
+use quipu_engine::clock::{Clock, System};
+
+use crate::random::Random;
+
+/// Payloads are cut from this much random text: more than a compressor's window, less than a
+/// processor cache would turn into an advantage.
+const TEXT_BYTES: usize = 16 * 1024 * 1024;
+const PREFIX: &[u8] = b"{\"data\":\"";
+const SUFFIX: &[u8] = b"\"}";
+
+/// The smallest payload that is JSON.
+pub(crate) const EVENT_BYTES_MIN: u64 = (PREFIX.len() + SUFFIX.len()) as u64;
+/// The largest payload that the text gives.
+pub(crate) const EVENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// How event ids are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ids {
+    /// By time, as Quipu makes them.
+    V7,
+    /// At random: the worst case for an index.
+    V4,
+}
+
+/// Random text in an alphabet of 64 letters.
+pub(crate) struct RandomText(Vec<u8>);
+
+impl RandomText {
+    /// Makes it.
+    pub(crate) fn new(random: &mut Random) -> Self {
+        const LETTERS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = Vec::with_capacity(TEXT_BYTES);
+        while text.len() < TEXT_BYTES {
+            text.extend(random.bytes().map(|byte| LETTERS[usize::from(byte % 64)]));
+        }
+        Self(text)
+    }
+
+    fn cut(&self, random: &mut Random, bytes: usize) -> &[u8] {
+        let starts = self.0.len() - bytes;
+        let start = usize::try_from(random.below(starts as u64)).unwrap_or(0);
+        &self.0[start..start + bytes]
+    }
+}
+
+/// Makes the appends of one writer, which alone writes to its aggregates.
+pub(crate) struct Events<'a> {
+    text: &'a RandomText,
+    random: Random,
+    ids: Ids,
+    event_bytes: usize,
+    /// Aggregate ids follow from this, so that a million of them take no memory.
+    seed: u64,
+    versions: Vec<u64>,
+    cause: String,
+}
+
+impl<'a> Events<'a> {
+    /// Events with payloads of `event_bytes` for this many aggregates.
+    pub(crate) fn new(
+        text: &'a RandomText,
+        ids: Ids,
+        event_bytes: usize,
+        aggregates: usize,
+    ) -> Self {
+        let mut random = Random::from_entropy();
+        let seed = random.number();
+        let versions = vec![0; aggregates];
+        Self { text, random, ids, event_bytes, seed, versions, cause: String::new() }
+    }
+
+    /// The next append: so many events of one aggregate, at exactly the version it is at.
+    pub(crate) fn append(&mut self, events: u64) -> Append {
+        let chosen = self.random.below(self.versions.len() as u64);
+        let aggregate_id = Random::from_seed(self.seed.wrapping_add(chosen)).uuid().to_string();
+        let key = AggregateKey::new("Bench", aggregate_id);
+        let at = usize::try_from(chosen).unwrap_or(0);
+        let before = ExpectedVersion::Exact(Version(self.versions[at]));
+        self.versions[at] += events;
+        let correlation = self.random.uuid().to_string();
+        let events = (0..events).map(|_| self.event(&key, &correlation)).collect();
+        Append { events, expectations: vec![(key, before)] }
+    }
+
+    fn event(&mut self, key: &AggregateKey, correlation: &str) -> NewEvent {
+        let now = System.now();
+        let id = self.id(now.as_micros());
+        let mut payload = Vec::with_capacity(self.event_bytes);
+        payload.extend_from_slice(PREFIX);
+        let text_bytes = self.event_bytes - PREFIX.len() - SUFFIX.len();
+        payload.extend_from_slice(self.text.cut(&mut self.random, text_bytes));
+        payload.extend_from_slice(SUFFIX);
+        let mut event = NewEvent::json(id, key.clone(), "Measured", now, payload);
+        correlation.clone_into(&mut event.metadata.correlation_id);
+        event.metadata.causation_id = std::mem::replace(&mut self.cause, id.to_string());
+        event
+    }
+
+    fn id(&mut self, now_us: i64) -> Uuid {
+        let random = self.random.bytes();
+        match self.ids {
+            Ids::V4 => Uuid::from_bytes(version_4(random)),
+            Ids::V7 => Uuid::from_bytes(version_7(random, now_us)),
+        }
+    }
+}
+
+fn version_4(mut bytes: [u8; 16]) -> [u8; 16] {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}
+
+/// The milliseconds, then the microseconds within them where RFC 9562 allows a finer clock.
+fn version_7(mut bytes: [u8; 16], now_us: i64) -> [u8; 16] {
+    let micros = now_us.unsigned_abs();
+    bytes[..6].copy_from_slice(&big_endian(micros / 1_000)[2..]);
+    let fraction = (micros % 1_000) * 4_096 / 1_000;
+    bytes[6..8].copy_from_slice(&big_endian(fraction | 0x7000)[6..]);
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}
+
+fn big_endian(number: u64) -> [u8; 8] {
+    let mut bytes = number.to_le_bytes();
+    bytes.reverse();
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use quipu_client::Limits;
+
+    use super::*;
+
+    #[test]
+    fn made_up_events_are_valid_and_their_versions_follow_one_another() {
+        let text = RandomText::new(&mut Random::from_seed(1));
+        for ids in [Ids::V4, Ids::V7] {
+            let mut events = Events::new(&text, ids, 1_024, 1);
+            for round in 0..3 {
+                let append = events.append(10);
+                assert_eq!(append.expectations[0].1, ExpectedVersion::Exact(Version(round * 10)));
+                for event in &append.events {
+                    assert_eq!(event.check(&Limits::default()), Ok(()));
+                    assert_eq!(event.payload.len(), 1_024);
+                    assert_eq!(
+                        event.event_id.get_version_num(),
+                        if ids == Ids::V4 { 4 } else { 7 }
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn version_7_ids_carry_their_time_and_are_in_its_order() {
+        let (early, late) = (1_700_000_000_000_001, 1_700_000_000_000_999);
+        let [early, late] = [early, late].map(|us| Uuid::from_bytes(version_7([0xff; 16], us)));
+        assert!(early < late);
+        let seconds = early.get_timestamp().map(|time| time.to_unix().0);
+        assert_eq!(seconds, Some(1_700_000_000));
+    }
+}

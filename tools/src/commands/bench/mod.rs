@@ -1,0 +1,49 @@
+//! `quipu bench`: what the disk gives, and what a log makes of it.
+
+pub(crate) mod append;
+mod disk;
+pub(crate) mod events;
+mod measures;
+mod open;
+mod read;
+
+use clap::Subcommand;
+use clap::builder::RangedU64ValueParser;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// What to measure.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  quipu bench append --log ./bench-log --seconds 30 --json")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Durable sequential writes to the bare disk.
+    Disk(disk::Args),
+    /// Appends of made-up events.
+    Append(append::Args),
+    /// A scan of all events.
+    Read(read::Args),
+    /// Opening a log that was closed in order.
+    Open(open::Args),
+}
+
+/// Option values from 1 to `most`.
+fn from_1_to(most: u64) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(1..=most)
+}
+
+/// Measures it.
+pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
+    match &args.what {
+        What::Disk(args) => disk::run(args, out),
+        What::Append(args) => append::run(args, out),
+        What::Read(args) => read::run(args, out),
+        What::Open(args) => open::run(args, out),
+    }
+}

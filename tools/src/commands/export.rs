@@ -1,0 +1,94 @@
+//! `quipu export`: events as lines of JSON that `import` reads.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use futures::executor::block_on;
+use quipu_client::{EventStore, Filter, Position, ReadRequest, Record, json};
+
+use crate::failure::Failure;
+use crate::files::NewFile;
+use crate::log_args::{LogArgs, check_whole, status_of};
+use crate::output::{Output, note};
+use crate::progress::{Progress, Unit};
+use crate::units::plural;
+
+const EXAMPLES: &str = "Examples:
+  quipu export --log ./log --output events.ndjson
+  quipu export --log ./log --from 1000 --to 2000 | zstd > part.ndjson.zst";
+
+/// Which events to write, and where.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    log: LogArgs,
+    /// The first position to write.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    from: u64,
+    /// The last position to write. Default: the last there is.
+    #[arg(long, value_name = "N")]
+    to: Option<u64>,
+    /// How to write them.
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    format: Format,
+    /// Write to this file, which appears once it is whole. Default: standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also the system's own events, which `import` does not take.
+    #[arg(long)]
+    system: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// Writes them.
+pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
+    let Format::Ndjson = args.format;
+    let log = args.log.open_to_read()?;
+    let last = status_of(&log)?.last_position.min(Position(args.to.unwrap_or(u64::MAX)));
+    let total = (last.0 + 1).saturating_sub(args.from.max(1));
+    let filter = Filter { include_system: args.system, ..Filter::default() };
+    let request = ReadRequest { filter, from: Some(args.from), ..ReadRequest::default() };
+    let mut records = log.read(request);
+    let mut file = args.output.as_deref().map(NewFile::create).transpose()?;
+    let mut progress = Progress::new(Some(total), Unit::Events);
+    let (mut line, mut written) = (Vec::new(), 0);
+    loop {
+        let batch = block_on(records.next_batch())?;
+        let wanted = batch.iter().take_while(|record| record.position() <= last);
+        let before = written;
+        for record in wanted {
+            write(record, &mut line, file.as_mut(), out)?;
+            written += 1;
+        }
+        progress.done(written);
+        if written - before < batch.len() as u64 || batch.is_empty() {
+            break;
+        }
+    }
+    drop(progress);
+    if let (Some(file), Some(path)) = (file, &args.output) {
+        file.finish()?;
+        note(format_args!("{} in {}", plural(written, "event"), path.display()));
+    }
+    check_whole(&log)
+}
+
+fn write(
+    record: &Record,
+    line: &mut Vec<u8>,
+    file: Option<&mut NewFile>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    line.clear();
+    json::write_record(record, line);
+    match file {
+        Some(file) => file.bytes_line(line),
+        None => out.bytes_line(line),
+    }
+}

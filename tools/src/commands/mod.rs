@@ -1,0 +1,60 @@
+//! The commands, one file each.
+
+mod append;
+mod bench;
+mod demo;
+mod export;
+mod import;
+mod read;
+mod segments;
+mod status;
+mod tail;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// What `quipu` can do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// A tour on a temporary log: append, read, follow, reopen, verify.
+    Demo(demo::Args),
+    /// Store one event, or all events of a file as one.
+    Append(append::Args),
+    /// Print events.
+    Read(read::Args),
+    /// Follow a log: print each event as it is stored.
+    Tail(tail::Args),
+    /// Store the events of a file that the log does not have yet.
+    Import(import::Args),
+    /// Write events as lines of JSON.
+    Export(export::Args),
+    /// Show what a log holds and how it is.
+    Status(status::Args),
+    /// Look at a log's segments.
+    Segments(segments::Args),
+    /// Check everything a log holds.
+    Verify(verify::Args),
+    /// Measure the disk, or a log on it.
+    Bench(bench::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(&self, out: &mut Output) -> Result<(), Failure> {
+        match self {
+            Self::Demo(args) => demo::run(args, out),
+            Self::Append(args) => append::run(args, out),
+            Self::Read(args) => read::run(args, out),
+            Self::Tail(args) => tail::run(args, out),
+            Self::Import(args) => import::run(args, out),
+            Self::Export(args) => export::run(args, out),
+            Self::Status(args) => status::run(args, out),
+            Self::Segments(args) => segments::run(args, out),
+            Self::Verify(args) => verify::run(args, out),
+            Self::Bench(args) => bench::run(args, out),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The one binary, `quipu`: everything an operator does with a log, one file a command.
+//!
+//! Exit codes: 0 done; 1 the answer is no (a conflict, refused lines, damage); 2 wrong usage;
+//! 3 cannot reach or open.
+
+mod commands;
+mod failure;
+mod files;
+mod log_args;
+mod output;
+mod progress;
+mod random;
+mod record_printer;
+mod table;
+mod units;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Command;
+use crate::output::Output;
+
+/// Quipu: an append-only event log. Every event is kept, in one order, for good.
+#[derive(Parser)]
+#[command(name = "quipu", version, propagate_version = true)]
+#[command(after_help = "Example:\n  quipu demo        a tour on a temporary log")]
+struct Cli {
+    /// Print one JSON object a line, for machines.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output::new(cli.json);
+    match cli.command.run(&mut out).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Runs the `quipu` binary as a person or a script does.
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// What a command answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Answer {
+    /// Asserts the exit code, and shows everything where it is another.
+    #[track_caller]
+    pub(crate) fn code(self, expected: i32) -> Self {
+        assert_eq!(self.code, expected, "{self:#?}");
+        self
+    }
+
+    /// Asserts that standard output has this in it.
+    #[track_caller]
+    pub(crate) fn says(self, text: &str) -> Self {
+        assert!(self.out.contains(text), "{text:?} is not in {self:#?}");
+        self
+    }
+
+    /// Asserts that standard error has this in it.
+    #[track_caller]
+    pub(crate) fn complains(self, text: &str) -> Self {
+        assert!(self.err.contains(text), "{text:?} is not in {self:#?}");
+        self
+    }
+
+    /// Standard output as lines of JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Vec<serde_json::Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// The binary, to be given its arguments.
+pub(crate) fn quipu() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_quipu"))
+}
+
+/// Runs a command line; arguments are separated by single spaces.
+pub(crate) fn run(line: &str) -> Answer {
+    answer(&quipu().args(line.split(' ')).stdin(Stdio::null()).output().unwrap())
+}
+
+/// Runs a command line with this on standard input.
+pub(crate) fn run_with_input(line: &str, input: &[u8]) -> Answer {
+    let mut child = spawn(line);
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    answer(&child.wait_with_output().unwrap())
+}
+
+/// Starts a command line with pipes on all sides.
+pub(crate) fn spawn(line: &str) -> Child {
+    quipu()
+        .args(line.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn answer(output: &Output) -> Answer {
+    Answer {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A folder for one test, and the log in it.
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
+    /// The log's path; there is no log yet.
+    pub(crate) log: String,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let log = folder.path().join("log").display().to_string();
+        Self { folder, log }
+    }
+
+    /// Writes a file and gives its path.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    /// The log's events, as `export` spells them.
+    pub(crate) fn events(&self) -> Vec<serde_json::Value> {
+        run(&format!("export --log {}", self.log)).code(0).json()
+    }
+}
+
+/// A line as `import` reads it.
+pub(crate) fn line(id: u128, aggregate_id: &str, version: u64, data: &str) -> String {
+    let id = quipu_client::Uuid::from_u128(id);
+    format!(
+        "{{\"id\":\"{id}\",\"aggregate_id\":\"{aggregate_id}\",\"aggregate_type\":\"Call\",\
+         \"event_type\":\"Rang\",\"timestamp\":\"2026-01-02T03:04:05Z\",\"version\":{version},\
+         \"metadata\":{{}},\"data\":{data}}}\n"
+    )
+}
+
+/// A file that is shared beside the checkout; says so where it is not there.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
