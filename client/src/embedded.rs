@@ -150,13 +150,12 @@ impl Embedded {
         let lost = |oneshot::Canceled| {
             AppendError::OutcomeUnknown("the log ended without an answer".to_owned())
         };
-        match answer.map_err(lost)?? {
-            stored @ Admitted::Stored { .. } => self.log.settle(stored),
-            known @ Admitted::Known { .. } => {
-                let log = Arc::clone(&self.log);
-                unblock(move || log.settle(known)).await
-            }
+        let admitted = answer.map_err(lost)??;
+        if !self.log.settles_from_disk(&admitted) {
+            return self.log.settle(admitted);
         }
+        let log = Arc::clone(&self.log);
+        unblock(move || log.settle(admitted)).await
     }
 }
 

@@ -28,9 +28,9 @@ pub enum OpenError {
     #[error("there is no log in this folder")]
     NoLog,
     /// A later version of the format.
-    #[error("segment {segment} has format {found}; this program reads up to {supported}")]
+    #[error("{} has format {found}; this program reads up to {supported}", newer_file(*.segment))]
     Newer {
-        /// Number of the segment.
+        /// Number of the segment; 0 for the file LOG.
         segment: u64,
         /// Its format.
         found: u32,
@@ -56,4 +56,8 @@ impl OpenError {
         let action = action.into();
         move |error| Self::Io { action, error }
     }
+}
+
+fn newer_file(segment: u64) -> String {
+    if segment == 0 { "the file LOG".to_owned() } else { format!("segment {segment}") }
 }

@@ -24,6 +24,7 @@ use crate::read::subscription::Subscription;
 use crate::recovery::follow::Follower;
 use crate::recovery::open::{self, Opened};
 use crate::recovery::report::RecoveryReport;
+use crate::segment::set::segment_of;
 use crate::shared::{Environment, LogState, Shared};
 use crate::storage::LockGuard;
 
@@ -175,6 +176,15 @@ impl EventLog {
             }),
             Admitted::Known { positions, append } => self.settle_known(positions, &append),
         }
+    }
+
+    /// Whether [`Self::settle`] may read from disk.
+    pub fn settles_from_disk(&self, admitted: &Admitted) -> bool {
+        let Admitted::Known { positions, .. } = admitted else { return false };
+        let segments = self.shared.segments.snapshot();
+        !positions.iter().all(|position| {
+            segment_of(&segments, *position).is_some_and(|it| segments[it].is_in_memory(*position))
+        })
     }
 
     fn settle_known(

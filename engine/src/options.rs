@@ -20,7 +20,7 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Limits of events and appends.
     pub limits: Limits,
-    /// A group is closed at this size, in bytes, but holds at least one append. Default 256 KiB.
+    /// A group is closed at this size, in bytes, but holds at least one append. Default 512 KiB.
     pub group_bytes: usize,
     /// Groups in flight at once, 1 to 4. Default 2.
     pub groups_in_flight: usize,
@@ -40,7 +40,7 @@ impl Default for LogOptions {
         Self {
             segment_bytes: 256 * MIB as u64,
             limits: Limits::default(),
-            group_bytes: 256 * 1024,
+            group_bytes: 512 * 1024,
             groups_in_flight: 2,
             queue_bytes: 64 * MIB,
             queue_appends: 16_384,

@@ -130,7 +130,7 @@ pub enum IdConflictReason {
 
 /// Damaged stored data. It is reported, never skipped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("segment {segment} is damaged (positions {first} to {last}): {problem}")]
+#[error("segment {segment} is damaged ({}): {problem}", range(*.first, *.last))]
 pub struct Corruption {
     /// Number of the segment.
     pub segment: u64,
@@ -250,6 +250,14 @@ impl ReadError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Io { .. })
+    }
+}
+
+fn range(first: Position, last: Position) -> String {
+    match last {
+        Position::MAX => format!("position {first} and after"),
+        last if last == first => format!("position {first}"),
+        last => format!("positions {first} to {last}"),
     }
 }
 

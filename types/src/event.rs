@@ -148,6 +148,10 @@ fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), Inval
     if text.len() > limit {
         return Err(Invalid::TooLong { field, limit, given: text.len() });
     }
+    // Nearly every text is plain ASCII: one pass over bytes settles it.
+    if text.bytes().all(|byte| matches!(byte, 0x20..0x7f)) {
+        return Ok(());
+    }
     if let Some(at) = text.find(char::is_control) {
         let given = text[at..].chars().next().map_or(0, u32::from);
         return Err(Invalid::ControlCharacter { field, at, given });

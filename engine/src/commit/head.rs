@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quipu_types::Position;
 
-use super::preparer::{PrepareJob, Spare};
+use super::preparer::{PrepareJob, Spare, ZERO_BYTES};
 use crate::format::BLOCK_BYTES;
 use crate::format::group::{GroupHeader, GroupPlace};
 use crate::segment::Segment;
@@ -14,8 +14,6 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 /// small log stays small.
 const AHEAD_BYTES_MIN: u64 = 1 << 20;
 const AHEAD_BYTES_MAX: u64 = 16 << 20;
-/// Zeroed in one write, so that a group that needs the place waits little.
-const ZERO_BYTES: u64 = 1 << 20;
 /// Behind the head, zeroing goes on so far ahead of it; the gap is used as it is.
 const ZERO_LEAD_BYTES: u64 = 4 << 20;
 /// Blocks that a group of appends leaves free in its segment: WITNESS or CLEAN, START, SEAL.
@@ -162,7 +160,7 @@ impl Head {
         }
         let behind = self.zeroed < self.offset;
         let from = if behind { self.offset + ZERO_LEAD_BYTES } else { self.zeroed };
-        let to = (from + ZERO_BYTES).min(self.allocated);
+        let to = (from + ZERO_BYTES as u64).min(self.allocated);
         if from >= to || from >= self.offset + ahead {
             return None;
         }

@@ -48,10 +48,10 @@ impl Answer {
         Self { reply: self.reply, result: Err(error) }
     }
 
-    /// Whether it says that something was stored.
+    /// Whether it says that the append's events are stored, now or before.
     #[must_use]
-    pub fn is_stored(&self) -> bool {
-        matches!(&self.result, Ok(Admitted::Stored { .. }))
+    pub fn may_be_stored(&self) -> bool {
+        self.result.is_ok()
     }
 
     /// Sends it.

@@ -3,10 +3,13 @@
 //! file, so that a roll makes no file.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use crate::format::zeroed_blocks;
+use crate::format::{BlockBuffer, zeroed_blocks};
 use crate::storage::{Storage, StorageFile, is_no_space, segment_name};
+
+/// Zeroed in one write, so that a group that needs the place waits little.
+pub(crate) const ZERO_BYTES: usize = 1 << 20;
 
 /// Something to prepare.
 pub enum PrepareJob {
@@ -122,8 +125,14 @@ fn allocate(
 }
 
 fn zero(file: &dyn StorageFile, from: u64, to: u64) -> io::Result<()> {
-    let zeros = zeroed_blocks(usize::try_from(to - from).map_err(io::Error::other)?);
-    file.write_durable(from, &zeros)
+    static ZEROS: LazyLock<BlockBuffer> = LazyLock::new(|| zeroed_blocks(ZERO_BYTES));
+    let mut offset = from;
+    while offset < to {
+        let bytes = usize::try_from(to - offset).unwrap_or(ZERO_BYTES).min(ZERO_BYTES);
+        file.write_durable(offset, &ZEROS[..bytes])?;
+        offset += bytes as u64;
+    }
+    Ok(())
 }
 
 /// Makes the file anew and never touches one that is there: what is there may be a segment.
@@ -135,12 +144,23 @@ fn make_spare(
 ) -> Result<Spare, PrepareError> {
     let name = segment_name(segment);
     let file = storage.create(&name)?;
-    let filled = allocate(storage, &*file, bytes, reserve)
-        .and_then(|()| zero(&*file, 0, bytes).map_err(PrepareError::from));
-    if let Err(error) = filled {
+    let filled = fill_spare(storage, segment, Arc::clone(&file), bytes, reserve);
+    if filled.is_err() {
         storage.remove(&name)?;
-        return Err(error);
     }
+    filled
+}
+
+/// Allocates and zeroes the beginning of a spare's file, and makes its directory entry durable.
+pub(crate) fn fill_spare(
+    storage: &dyn Storage,
+    segment: u64,
+    file: Arc<dyn StorageFile>,
+    bytes: u64,
+    reserve: u64,
+) -> Result<Spare, PrepareError> {
+    allocate(storage, &*file, bytes, reserve)?;
+    zero(&*file, 0, bytes)?;
     storage.sync_dir()?;
     Ok(Spare { segment, file, allocated: bytes, zeroed: bytes })
 }

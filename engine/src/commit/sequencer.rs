@@ -245,7 +245,7 @@ impl Sequencer {
         if let Some(reason) = self.failed.clone() {
             for write in self.in_flight.drain(..) {
                 step.answers.extend(write.answers.into_iter().map(|answer| {
-                    let error = if answer.is_stored() {
+                    let error = if answer.may_be_stored() {
                         AppendError::OutcomeUnknown(reason.clone())
                     } else {
                         AppendError::NotWritten(reason.clone())
@@ -260,7 +260,7 @@ impl Sequencer {
         self.head.durable(header);
         match header.kind {
             GroupKind::Data => {
-                self.head.segment().publish(header, Some(bytes), |index| {
+                self.head.segment().publish(header, bytes, |index| {
                     for placed in appends {
                         placed.index(index);
                     }
@@ -333,8 +333,8 @@ impl Sequencer {
         if submission.is_none() && builder.is_empty() {
             match found {
                 Some(Room::SegmentFull) => self.roll = roll::Roll::Wanted,
-                Some(Room::NotAllocated) => self.refuse_without_space(step),
-                Some(Room::Fits | Room::BeingZeroed) | None => {}
+                Some(Room::NotAllocated | Room::BeingZeroed) => self.refuse_without_space(step),
+                Some(Room::Fits) | None => {}
             }
         }
         submission
@@ -370,16 +370,14 @@ impl Sequencer {
         };
         match (self.head.room_for_mark(), kind) {
             (Room::Fits, _) => {}
-            (Room::SegmentFull, GroupKind::Witness) => {
-                // SEAL covers the last group as well as WITNESS would.
+            (Room::SegmentFull, _) => {
+                // SEAL covers the last group as well as WITNESS would; CLEAN goes behind the roll.
                 self.roll = roll::Roll::Wanted;
                 return None;
             }
-            (Room::SegmentFull, _) => {
-                self.closing = Closing::Done;
-                return None;
-            }
-            (Room::NotAllocated, GroupKind::Clean) if self.no_space.is_some() => {
+            (Room::NotAllocated | Room::BeingZeroed, GroupKind::Clean)
+                if self.no_space.is_some() =>
+            {
                 self.closing = Closing::Done;
                 return None;
             }
@@ -439,6 +437,10 @@ impl Sequencer {
             self.head.plan(next_bytes, reserve)
         };
         self.preparing = job.is_some();
+        if job.is_none() && self.no_space.take().is_some() {
+            // What there was no space for was refused; the rest has its space.
+            self.log.set_state(LogState::Writable);
+        }
         job
     }
 
@@ -457,7 +459,9 @@ impl Sequencer {
         let witness = (self.unwitnessed && self.in_flight.is_empty())
             .then(|| self.witness_after().saturating_sub(self.quiet_for()));
         let now = self.log.env.clock.monotonic();
-        let retry = (self.no_space.as_ref()).map(|(_, at)| at.saturating_sub(now));
+        // While space is being prepared, its end is an arrival.
+        let no_space = self.no_space.as_ref().filter(|_| !self.preparing);
+        let retry = no_space.map(|(_, at)| at.saturating_sub(now));
         witness.into_iter().chain(retry).min()
     }
 

@@ -114,6 +114,7 @@ impl GroupHeader {
         let consistent = zero_a == [0; 3]
             && length <= GROUP_BYTES_MAX
             && header.group_bytes as usize == block_ceil(length)
+            && header.first_position.0.checked_add(header.records.into()).is_some()
             && (header.frames > 0) == data
             && (header.records > 0) == data
             && (header.body_bytes > 0) == data;
@@ -357,6 +358,12 @@ impl Group {
         // `walk_frames` has seen that the record lies inside the group.
         Record::parse(self.bytes.slice(at..at + length))
             .map_err(|fault| GroupFault::Record(position, fault))
+    }
+
+    /// The whole group.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// Whether `position` is one of the group's.

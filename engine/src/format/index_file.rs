@@ -197,7 +197,11 @@ impl IndexFile {
         if Fields::new(sum).u64() != crc64(content) {
             return Err(IndexFault::Sum);
         }
+        let has_positions = header.first_position.0.checked_add(header.records.into()).is_some();
         let file = Self { header, bytes, sections };
+        if !has_positions {
+            return Err(IndexFault::Entry);
+        }
         for index in 0..file.header.aggregates as usize {
             file.check_aggregate(index).ok_or(IndexFault::Entry)?;
         }
@@ -309,7 +313,7 @@ impl IndexFile {
     }
 
     fn position(&self, record: u32) -> Position {
-        Position(self.header.first_position.0 + u64::from(record))
+        Position(self.header.first_position.0.saturating_add(record.into()))
     }
 
     fn entry(&self, section: usize, index: usize, bytes: usize) -> Fields<'_> {
@@ -329,6 +333,7 @@ impl IndexFile {
         let key_offset = fields.u32() as usize;
         let (type_bytes, id_bytes) = (fields.u16() as usize, fields.u16() as usize);
         let postings_end = u64::from(first_posting) + u64::from(records);
+        first_version.0.checked_add(records.into())?;
         if records == 0 || first_version.0 == 0 || postings_end > self.records() {
             return None;
         }

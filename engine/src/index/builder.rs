@@ -25,6 +25,8 @@ pub struct IndexBuilder {
     ids: Vec<(Uuid, u32)>,
     correlations: Vec<(u64, u32)>,
     names: BTreeSet<(u8, String)>,
+    /// The last name of each kind: most records repeat it.
+    last_names: [String; 2],
     timestamps: (Timestamp, Timestamp),
     last_recorded_at: Timestamp,
 }
@@ -46,6 +48,7 @@ impl IndexBuilder {
             ids: Vec::new(),
             correlations: Vec::new(),
             names: BTreeSet::new(),
+            last_names: Default::default(),
             timestamps: (Timestamp::from_micros(i64::MAX), Timestamp::from_micros(i64::MIN)),
             last_recorded_at: Timestamp::from_micros(0),
         }
@@ -83,8 +86,12 @@ impl IndexBuilder {
     }
 
     fn push_name(&mut self, kind: u8, name: &str) {
-        if self.names.len() <= NAMES_MAX && !self.names.contains(&(kind, name.to_owned())) {
-            self.names.insert((kind, name.to_owned()));
+        let last = &mut self.last_names[usize::from(kind)];
+        if last != name {
+            name.clone_into(last);
+            if self.names.len() <= NAMES_MAX {
+                self.names.insert((kind, name.to_owned()));
+            }
         }
     }
 

@@ -50,7 +50,7 @@ pub struct Cursor {
     from_version: Option<Version>,
     remaining: u64,
     plan: Option<Plan>,
-    group: Option<(u64, Group)>,
+    group: Option<(u64, Arc<Group>)>,
     /// Where the log is damaged: what lies beyond cannot be read.
     damage: Option<Corruption>,
 }
@@ -208,8 +208,9 @@ impl Cursor {
                 return Ok(true);
             }
         }
-        match self.damage.take() {
-            Some(damage) => Err(damage.into()),
+        // Kept: a page that holds records is delivered first, and the next one meets the damage.
+        match &self.damage {
+            Some(damage) => Err(damage.clone().into()),
             None => Ok(false),
         }
     }

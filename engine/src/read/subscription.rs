@@ -85,7 +85,8 @@ impl Subscription {
             items.push(SubscriptionItem::Checkpoint(self.after));
             self.saved();
         }
-        if self.after >= end && !self.live {
+        // What follows damage is not live: the next call says so.
+        if self.after >= end && !self.live && self.log.damage().is_none() {
             self.live = true;
             items.push(SubscriptionItem::CaughtUp(self.after));
             self.saved();

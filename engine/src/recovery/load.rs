@@ -89,7 +89,8 @@ pub fn publish(segment: &Segment, hasher: KeyHasher, group: &Group, mut known: O
     if group.header.kind != GroupKind::Data {
         return;
     }
-    segment.publish(&group.header, None, |live: &mut LiveIndex| {
+    let bytes = group.bytes().clone();
+    segment.publish(&group.header, bytes, |live: &mut LiveIndex| {
         for record in group.records().flatten() {
             let key = Arc::new(record.aggregate());
             let hash = hasher.aggregate(&key);

@@ -25,6 +25,8 @@ use crate::segment::{Segment, Segments};
 use crate::shared::{Environment, LogState, Shared};
 use crate::storage::{FileKind, LockError, LockGuard, StorageFile};
 
+mod read_only;
+
 /// A log that is open.
 pub struct Opened {
     /// What its parts share.
@@ -52,6 +54,8 @@ pub fn open(
     progress: Progress<'_>,
 ) -> Result<Opened, OpenError> {
     options.check()?;
+    // Not even a lock is left in a folder of other things.
+    Folder::read(&env)?.refuse_foreign()?;
     let lock = env.storage.lock().map_err(|error| match error {
         LockError::Held(holder) => OpenError::Locked { holder },
         LockError::Io(error) => OpenError::Io { action: "lock the folder".to_owned(), error },
@@ -120,11 +124,9 @@ impl Folder {
         if self.has_marker {
             return Ok(false);
         }
+        self.refuse_foreign()?;
         match self.segments.as_slice() {
-            [] => match self.unknown.first() {
-                Some(found) => Err(OpenError::NotALog { found: found.clone() }),
-                None => Ok(true),
-            },
+            [] => Ok(true),
             // Creation was interrupted before the first header was whole.
             [1] => {
                 let chain = place(&*env.storage, &[1], None)?;
@@ -132,6 +134,15 @@ impl Folder {
                 Ok(chain.placed.is_empty() && chain.last_file.is_some_and(|(_, it)| bare(&it)))
             }
             _ => Ok(false),
+        }
+    }
+
+    fn refuse_foreign(&self) -> Result<(), OpenError> {
+        match self.unknown.first() {
+            Some(found) if !self.has_marker && self.segments.is_empty() => {
+                Err(OpenError::NotALog { found: found.clone() })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -434,60 +445,6 @@ impl Opening {
                 Ok(Arc::new(active))
             }
         }
-    }
-
-    fn finish_read_only(mut self, progress: Progress<'_>) -> Result<Opened, OpenError> {
-        let mut segments = self.load_sealed(None, false, progress)?;
-        let last = self.chain.placed.pop().ok_or(OpenError::NoLog)?;
-        if self.chain.damage.is_none() {
-            self.judge_beside_writer(&last)?;
-        }
-        let header = last.header.clone();
-        let active = Arc::new(Segment::live(header, last.file, self.options.tail_bytes));
-        segments.push(Arc::clone(&active));
-        let mut follower = Follower::new(active);
-        let damage = self.chain.damage.clone();
-        let first_position = last.header.first_position;
-        let mut opened = self.opened(segments, first_position, LogState::ReadOnly, None);
-        let unproven = follower.refresh(&opened.shared).map_err(|error| OpenError::Io {
-            action: "read the active segment".to_owned(),
-            error: std::io::Error::other(error.to_string()),
-        })?;
-        opened.report.last_position = opened.shared.watermark.current();
-        opened.report.unproven_bytes = unproven;
-        opened.report.segments = opened.shared.segments.snapshot().len();
-        match damage {
-            Some(mut damage) => {
-                damage.first = damage.first.max(opened.report.last_position.next());
-                opened.report.damage = Some(damage.clone());
-                opened.shared.set_state(LogState::Damaged(damage));
-            }
-            None => opened.follower = Some(follower),
-        }
-        Ok(opened)
-    }
-
-    /// As [`Self::judge`], beside a writer: a group that was in flight when its place was read and
-    /// durable when the rest was read looks like damage, until one looks again.
-    fn judge_beside_writer(&mut self, last: &Placed) -> Result<(), OpenError> {
-        let read = || {
-            scan(&last.header, &last.file)
-                .map_err(OpenError::io(format!("read segment {}", last.header.number)))
-        };
-        let mut tail = read()?;
-        while decide(&tail.facts) == TailCase::AcknowledgedDamaged {
-            let again = read()?;
-            if again.facts.end == tail.facts.end {
-                break;
-            }
-            tail = again;
-        }
-        self.report.clean = tail.clean;
-        // A writer that rolls meanwhile is not damage: its next file is there by now.
-        if tail.end != ScanEnd::Sealed {
-            self.judge(last, &tail);
-        }
-        Ok(())
     }
 
     fn opened(

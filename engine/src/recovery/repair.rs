@@ -8,13 +8,13 @@ use quipu_types::{Position, Timestamp};
 
 use super::decide::TailFacts;
 use crate::commit::head::Head;
-use crate::commit::preparer::{PrepareError, PrepareJob, Prepared, Spare};
+use crate::commit::preparer::{PrepareError, PrepareJob, Prepared, Spare, fill_spare};
 use crate::format::group::{GroupBuilder, GroupHeader, GroupKind, GroupPlace};
 use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, IN_FLIGHT_BYTES_MAX, zeroed_blocks};
 use crate::options::LogOptions;
 use crate::shared::Environment;
-use crate::storage::{FileKind, Storage, StorageFile, segment_name, torn_name};
+use crate::storage::{FileKind, Storage, StorageFile, torn_name};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const ZERO_BYTES: u64 = 1 << 20;
@@ -135,18 +135,19 @@ pub fn next_spare(
     segment: u64,
     present: Option<Arc<dyn StorageFile>>,
 ) -> Result<Spare, PrepareError> {
+    let bytes = Head::spare_bytes(options.segment_bytes);
+    // Opening a full disk must not fail for the reserve: it is there for this.
+    let reserve = 0;
     if let Some(file) = present {
         let allocated = file.len()?;
         if allocated >= BLOCK {
             return Ok(Spare { segment, file, allocated, zeroed: 0 });
         }
-        // Its creation was interrupted before it had any space.
-        storage.remove(&segment_name(segment))?;
+        // A crash took its space. It is filled again, never removed: after SEAL a missing file
+        // means a lost segment.
+        return fill_spare(storage, segment, file, bytes, reserve);
     }
-    let bytes = Head::spare_bytes(options.segment_bytes);
-    // Opening a full disk must not fail for the reserve: it is there for this.
-    let job = PrepareJob::Spare { segment, bytes, reserve: 0 };
-    match job.run(storage) {
+    match (PrepareJob::Spare { segment, bytes, reserve }).run(storage) {
         Prepared::Spare(spare) => spare,
         Prepared::Allocated(..) | Prepared::Zeroed(..) => {
             Err(PrepareError::Io(io::Error::other("another job was done")))

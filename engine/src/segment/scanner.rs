@@ -238,7 +238,9 @@ impl Scanner {
         let in_window = offset >= self.window_offset
             && offset + length as u64 <= self.window_offset + self.window.len() as u64;
         if !in_window {
-            let mut buffer = zeroed_blocks(block_ceil(length).max(WINDOW_BYTES));
+            let left = usize::try_from(file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let window = block_ceil(length).max(WINDOW_BYTES.min(block_ceil(left)));
+            let mut buffer = zeroed_blocks(window);
             let read = file.read(offset, &mut buffer)?;
             self.window = Bytes::from_owner(buffer).slice(..read);
             self.window_offset = offset;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quipu_types::{AggregateKey, Corruption, Filter, Position, ReadError};
 
 use super::tail::Tail;
@@ -26,6 +26,8 @@ pub struct Segment {
     header: SegmentHeader,
     file: Arc<dyn StorageFile>,
     contents: RwLock<Contents>,
+    /// The group read last: reads of neighbours, and comparisons of repeated appends, hit it.
+    recent: Mutex<Option<Arc<Group>>>,
 }
 
 enum Contents {
@@ -49,14 +51,18 @@ impl Segment {
     pub fn live(header: SegmentHeader, file: Arc<dyn StorageFile>, tail_bytes: usize) -> Self {
         let last_position = header.first_position.previous();
         let (index, tail) = (LiveIndex::default(), Tail::new(tail_bytes));
-        Self { header, file, contents: RwLock::new(Contents::Live { index, tail, last_position }) }
+        Self::new(header, file, Contents::Live { index, tail, last_position })
     }
 
     /// A segment that is sealed and indexed.
     #[must_use]
     pub fn sealed(header: SegmentHeader, file: Arc<dyn StorageFile>, index: IndexFile) -> Self {
         let contents = Contents::Sealed { index: Arc::new(index), bytes: Arc::default() };
-        Self { header, file, contents: RwLock::new(contents) }
+        Self::new(header, file, contents)
+    }
+
+    fn new(header: SegmentHeader, file: Arc<dyn StorageFile>, contents: Contents) -> Self {
+        Self { header, file, contents: RwLock::new(contents), recent: Mutex::new(None) }
     }
 
     /// Its header.
@@ -88,15 +94,13 @@ impl Segment {
     pub fn publish(
         &self,
         header: &GroupHeader,
-        bytes: Option<Bytes>,
+        bytes: Bytes,
         index_records: impl FnOnce(&mut LiveIndex),
     ) {
         if let Contents::Live { index, tail, last_position } = &mut *self.contents.write() {
             index.push_group(header);
             index_records(index);
-            if let Some(bytes) = bytes {
-                tail.push(header.offset, bytes);
-            }
+            tail.push(header.offset, bytes);
             *last_position = header.next_position().previous();
         }
     }
@@ -166,7 +170,14 @@ impl Segment {
     ///
     /// # Errors
     /// That it cannot be read, or is damaged.
-    pub fn group(&self, storage: &dyn Storage, position: Position) -> Result<Group, ReadError> {
+    pub fn group(
+        &self,
+        storage: &dyn Storage,
+        position: Position,
+    ) -> Result<Arc<Group>, ReadError> {
+        if let Some(group) = self.recent_group(position) {
+            return Ok(group);
+        }
         let span = self.span(position).ok_or_else(|| self.damage(position, "no such group"))?;
         let bytes = self.span_bytes(storage, span).map_err(|error| ReadError::Io {
             segment: self.header.number,
@@ -176,14 +187,23 @@ impl Segment {
         let group = Group::check(&bytes, segment_id, span.offset, segment_bytes)
             .map_err(|fault| self.damage_at(span, &fault.to_string()))?;
         if group.contains(position) {
+            let group = Arc::new(group);
+            *self.recent.lock() = Some(Arc::clone(&group));
             Ok(group)
         } else {
             Err(self.damage_at(span, "the group holds other positions than its index says").into())
         }
     }
 
+    fn recent_group(&self, position: Position) -> Option<Arc<Group>> {
+        self.recent.lock().as_ref().filter(|group| group.contains(position)).cloned()
+    }
+
     /// Whether reading `position` needs no disk.
     pub fn is_in_memory(&self, position: Position) -> bool {
+        if self.recent_group(position).is_some() {
+            return true;
+        }
         match &*self.contents.read() {
             Contents::Live { index, tail, .. } => {
                 index.group_of(position).is_some_and(|span| tail.get(span.offset).is_some())

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 
-use super::names::LOCK_NAME;
-use super::{FileEntry, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile, map::map};
+use super::map::map;
+use super::names::{LOCK_NAME, PROBE_STEM};
+use super::{FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile};
 use crate::format::{BLOCK_BYTES, zeroed_blocks};
 
 const PRIVATE_FILE: u32 = 0o600;
@@ -106,17 +107,17 @@ impl DiskStorage {
         self.folder.join(name)
     }
 
-    /// Tries on a temporary file (when writing) or on any file there (when only reading).
+    /// Tries on a temporary file (when writing) or on one that stays (when only reading).
     fn takes_direct_io(&self) -> io::Result<bool> {
         let probe = match self.access {
             Access::ReadWrite => {
-                let name = format!("direct-probe-{}.tmp", std::process::id());
+                let name = format!("{PROBE_STEM}{}.tmp", std::process::id());
                 let path = self.path(&name);
                 let probe = self.options(true).create(true).truncate(false).open(&path);
                 fs::remove_file(&path).or_else(ignore_missing)?;
                 probe
             }
-            Access::ReadOnly => match self.list()?.first() {
+            Access::ReadOnly => match self.list()?.iter().find(|it| stays(&it.name)) {
                 Some(entry) => self.options(true).open(self.path(&entry.name)),
                 None => return Ok(false),
             },
@@ -181,7 +182,7 @@ impl Storage for DiskStorage {
         let program = std::env::args().next().unwrap_or_default();
         file.set_len(0)?;
         writeln!(file, "process {} ({program})", std::process::id())?;
-        Ok(Box::new(file))
+        Ok(Box::new(FolderLock(file)))
     }
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
@@ -261,6 +262,19 @@ impl Storage for DiskStorage {
     }
 }
 
+/// The lock of a folder, until it is dropped.
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting shares the
+        // descriptor, and so the lock, until it has become its own program.
+        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!(%error, "cannot unlock the folder");
+        }
+    }
+}
+
 struct DiskFile {
     file: File,
     /// Whether the file system allocates space without writing it; found out on first use.
@@ -331,6 +345,11 @@ impl StorageFile for DiskFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
+}
+
+/// Whether a file of this name is the log's and is not renamed or removed while a writer runs.
+fn stays(name: &str) -> bool {
+    matches!(FileKind::of(name), FileKind::Marker | FileKind::Segment(_))
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {

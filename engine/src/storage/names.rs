@@ -23,6 +23,8 @@ pub enum FileKind {
 pub const MARKER_NAME: &str = "LOG";
 /// Name of the lock file.
 pub const LOCK_NAME: &str = "lock";
+/// Beginning of the name of the file on which direct I/O is tried.
+pub(super) const PROBE_STEM: &str = "direct-probe-";
 const DIGITS: usize = 20;
 
 impl FileKind {
@@ -38,10 +40,15 @@ impl FileKind {
             Some((number, "seg")) => numbered(number).map_or(Self::Unknown, Self::Segment),
             Some((number, "idx")) => numbered(number).map_or(Self::Unknown, Self::Index),
             Some((stem, "torn")) if stem.split('.').next().is_some_and(is_numbered) => Self::Torn,
-            Some((_, "tmp")) => Self::Temporary,
+            Some((stem, "tmp")) if is_made_here(stem) => Self::Temporary,
             _ => Self::Unknown,
         }
     }
+}
+
+/// Whether a file of this name is written by way of a temporary one, or tries direct I/O.
+fn is_made_here(stem: &str) -> bool {
+    FileKind::of(stem) != FileKind::Unknown || stem.starts_with(PROBE_STEM)
 }
 
 fn is_numbered(text: &str) -> bool {
@@ -81,8 +88,14 @@ mod tests {
         assert_eq!(FileKind::of(&index_name(7)), FileKind::Index(7));
         assert_eq!(FileKind::of(&torn_name(7, 4096, 2)), FileKind::Torn);
         assert_eq!(FileKind::of("LOG"), FileKind::Marker);
-        assert_eq!(FileKind::of("x.tmp"), FileKind::Temporary);
-        for name in ["7.seg", "0000000000000000000a.seg", "00000000000000000000.seg", "notes.txt"] {
+        for name in
+            ["LOG".to_owned(), index_name(7), torn_name(7, 4096, 2), "direct-probe-1".into()]
+        {
+            assert_eq!(FileKind::of(&format!("{name}.tmp")), FileKind::Temporary, "{name}");
+        }
+        let unknown =
+            ["7.seg", "0000000000000000000a.seg", "00000000000000000000.seg", "notes.txt"];
+        for name in unknown.into_iter().chain(["draft.tmp"]) {
             assert_eq!(FileKind::of(name), FileKind::Unknown, "{name}");
         }
     }
