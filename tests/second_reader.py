@@ -129,15 +129,12 @@ def read_record(body, at):
 def read_archive(archive):
     root = len(archive) - ROOT.size
     event_id, user_id, timestamp, *pointers, schema_version = ROOT.unpack_from(archive, root)
-    contents, spans = [], []
+    contents, end = [], 0
     for i in range(CONTENTS):
         start, length = root + FIRST_POINTER + 8 * i + pointers[2 * i], pointers[2 * i + 1]
-        if length:
-            demand(0 <= start and start + length <= root, "a content lies outside its archive")
-            spans.append((start, start + length))
-        contents.append(archive[start:start + length] if length else b"")
-    spans.sort()
-    demand(all(a[1] <= b[0] for a, b in zip(spans, spans[1:])), "two contents overlap")
+        demand(end <= start and start + length <= root, "a content lies outside its place")
+        end = start + length
+        contents.append(archive[start:end])
     try:
         texts = [content.decode() for content in contents[:TEXTS]]
     except UnicodeDecodeError:

@@ -13,7 +13,8 @@
 //! let ended = store.new_event(call.clone(), "CallCompleted", r#"{"seconds":61}"#);
 //! let outcome = block_on(store.append(Append::one(ended, ExpectedVersion::Exact(Version(1)))))?;
 //! assert_eq!(outcome.last_position(), Position(2)); // on stable storage, indexed, visible
-//! let mut history = store.read(ReadRequest { filter: Filter::aggregate(call), ..Default::default() });
+//! let of_call = ReadRequest { filter: Filter::aggregate(call), ..Default::default() };
+//! let mut history = store.read(of_call);
 //! for record in block_on(history.next_batch())? {
 //!     println!("{} {}", record.version(), record.event_type());
 //! }

@@ -14,8 +14,9 @@ pub trait EventStore: Send + Sync {
     ///
     /// When the future resolves to `Ok`, the events are on stable storage (written and flushed),
     /// indexed and visible to readers; there is no setting that acknowledges earlier. Appends are
-    /// admitted in the order in which their futures are first polled, and acknowledged in that
-    /// order. It waits while the store is busy.
+    /// admitted in the order in which their futures are first polled, and none is acknowledged
+    /// before all that were admitted earlier are durable; futures of different tasks may wake in
+    /// any order. It waits while the store is busy.
     ///
     /// Submitting the same events again is safe: known ids with the same content are answered
     /// with the original positions and `duplicate: true`, for the life of the log.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quipu_types::{Corruption, Uuid};
 
 use crate::clock::{Clock, Entropy};
@@ -136,6 +136,7 @@ pub struct Shared {
     /// What was done.
     pub counters: Counters,
     state: RwLock<LogState>,
+    found_damage: Mutex<Option<Corruption>>,
 }
 
 impl Shared {
@@ -160,6 +161,7 @@ impl Shared {
             inbox,
             counters: Counters::default(),
             state: RwLock::new(state),
+            found_damage: Mutex::new(None),
         }
     }
 
@@ -174,6 +176,20 @@ impl Shared {
         if !matches!(&*state, LogState::Failed(_)) || next == LogState::Closed {
             *state = next;
         }
+    }
+
+    /// A read has met damage inside a sealed segment: everything else goes on, health says so.
+    pub fn note_damage(&self, damage: &Corruption) {
+        let mut found = self.found_damage.lock();
+        if found.is_none() {
+            tracing::error!(%damage, "a read has met damage");
+            *found = Some(damage.clone());
+        }
+    }
+
+    /// The first damage that a read has met since the log was opened.
+    pub fn found_damage(&self) -> Option<Corruption> {
+        self.found_damage.lock().clone()
     }
 
     /// The damage found when the log was opened, if any.

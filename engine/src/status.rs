@@ -1,6 +1,6 @@
 //! What an operator asks of a running log.
 
-use quipu_types::{Position, Timestamp, Uuid};
+use quipu_types::{Corruption, Position, Timestamp, Uuid};
 
 use crate::log::EventLog;
 use crate::shared::{Counts, LogState};
@@ -13,6 +13,8 @@ pub struct Status {
     pub log_id: Uuid,
     /// Whether it takes appends, and if not, why.
     pub state: LogState,
+    /// Damage inside a sealed segment that a read has met; the log goes on without it.
+    pub found_damage: Option<Corruption>,
     /// Position of the last durable record.
     pub last_position: Position,
     /// This opening's epoch; 0 when opened read-only.
@@ -85,6 +87,7 @@ impl EventLog {
         Ok(Status {
             log_id: shared.log_id,
             state: shared.state(),
+            found_damage: shared.found_damage(),
             last_position,
             epoch: self.recovery_report().epoch,
             segments,

@@ -4,4 +4,11 @@
 pub mod conformance;
 pub mod events;
 pub mod faulty_disk;
+pub mod filled_log;
+pub mod memory_disk;
+pub mod mount;
 pub mod shared_data;
+pub mod sim;
+pub mod stepped_log;
+pub mod tamper;
+pub mod varied_events;

@@ -154,7 +154,10 @@ pub enum AppendError {
     #[error("version conflict: {}", list(.0))]
     Conflict(Vec<VersionConflict>),
     /// An event id is known and the append is no exact repetition. Nothing was written.
-    #[error("event id {event_id} is already stored at position {position} {}", reason_text(*.reason))]
+    #[error(
+        "event id {event_id} is already stored at position {position} {}",
+        reason_text(*.reason)
+    )]
     IdConflict {
         /// The first such id.
         event_id: Uuid,

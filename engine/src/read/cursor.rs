@@ -243,6 +243,14 @@ impl Cursor {
     }
 
     fn record_at(&mut self, position: Position) -> Result<Record, ReadError> {
+        let found = self.checked_record_at(position);
+        if let Err(ReadError::Corruption(damage)) = &found {
+            self.log.note_damage(damage);
+        }
+        found
+    }
+
+    fn checked_record_at(&mut self, position: Position) -> Result<Record, ReadError> {
         let Some(plan) = &self.plan else { return Err(ReadError::Closed) };
         let number = plan.segment.header().number;
         let in_group = (self.group.as_ref())

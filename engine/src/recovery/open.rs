@@ -383,7 +383,9 @@ impl Opening {
             Some((_, LastFile::Spare(file))) => Ok(Some(file)),
             Some((_, LastFile::NoHeader { file, .. })) => {
                 let bytes = file.len().map_err(OpenError::io("measure a segment"))?;
-                repair::keep_copy(&*self.env.storage, &*file, number, (0, bytes), epoch);
+                let storage = &*self.env.storage;
+                self.report.torn_header =
+                    repair::keep_copy(storage, &*file, number, (0, bytes), epoch);
                 let facts = super::decide::TailFacts {
                     end: 0,
                     durable_upto: 0,

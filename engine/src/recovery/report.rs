@@ -21,6 +21,9 @@ pub struct RecoveryReport {
     pub clean: bool,
     /// What was cut off the end: never acknowledged.
     pub torn: Option<TornTail>,
+    /// The copy of a next segment's header that was torn when the last process ended, and was made
+    /// again.
+    pub torn_header: Option<String>,
     /// Damage; the log is read-only until it is mended.
     pub damage: Option<Corruption>,
     /// A roll that a crash had interrupted was finished.
@@ -74,6 +77,13 @@ impl fmt::Display for RecoveryReport {
                 Some(name) => write!(f, "; a copy is kept in {name}")?,
                 None => f.write_str("; no copy could be kept")?,
             }
+        }
+        if let Some(name) = &self.torn_header {
+            write!(
+                f,
+                "\nmade the file of the next segment again, whose header was being written when \
+                 the last process ended; a copy is kept in {name}"
+            )?;
         }
         if self.finished_roll {
             f.write_str("\nfinished the roll to a new segment that a crash had interrupted")?;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use parking_lot::Mutex;
 use quipu_engine::storage::{
-    FileEntry, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
+    FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
 };
 
 const SECTOR: usize = 512;
@@ -135,8 +135,8 @@ impl SimDisk {
             std::mem::take(&mut state.in_flight)
         };
         for write in &in_flight {
-            // While `tearing` this tears, and always fails.
-            write.file.write_durable(write.offset, &write.bytes).unwrap_err();
+            let torn = write.file.write_durable(write.offset, &write.bytes);
+            assert!(torn.is_err(), "without power nothing is written whole");
         }
         let mut state = self.state.lock();
         state.tearing = false;
@@ -162,15 +162,15 @@ impl SimDisk {
     /// Deletes every index file, as an operator may.
     pub fn delete_indexes(&self) {
         let mut state = self.state.lock();
-        state.files.retain(|name, _| !name.ends_with(".idx"));
-        state.durable_names.retain(|name, _| !name.ends_with(".idx"));
+        state.files.retain(|name, _| !is_index(name));
+        state.durable_names.retain(|name, _| !is_index(name));
     }
 
     /// Flips one bit of one file; says where.
     pub fn flip_bit(&self) -> Option<(String, usize)> {
         let mut state = self.state.lock();
         let State { files, rng, .. } = &mut *state;
-        let names: Vec<&String> = files.keys().filter(|name| name.ends_with(".seg")).collect();
+        let names: Vec<&String> = files.keys().filter(|name| is_segment(name)).collect();
         let name = names.get(rng.usize(0..names.len().max(1)))?;
         let mut file = files.get(*name)?.lock();
         let length = file.bytes.len();
@@ -229,6 +229,14 @@ impl State {
             };
         }
     }
+}
+
+fn is_index(name: &str) -> bool {
+    matches!(FileKind::of(name), FileKind::Index(_))
+}
+
+fn is_segment(name: &str) -> bool {
+    matches!(FileKind::of(name), FileKind::Segment(_))
 }
 
 fn put(content: &Content, offset: u64, bytes: &[u8]) {

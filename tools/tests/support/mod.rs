@@ -1,6 +1,7 @@
 //! Runs the `quipu` binary as a person or a script does.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "tests make files of their own")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

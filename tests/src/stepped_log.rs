@@ -1,0 +1,92 @@
+//! A log without threads, driven step by step: the same appends make the same bytes every time.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quipu_engine::index::rebuild;
+use quipu_engine::{Environment, EventLog, LogOptions, OpenError, Origin};
+use quipu_types::{Append, AppendError, AppendOutcome};
+
+pub struct SteppedLog {
+    log: EventLog,
+}
+
+impl SteppedLog {
+    /// Opens a log and does what it wants done before the first append.
+    ///
+    /// # Errors
+    /// As `EventLog::open`.
+    pub fn open(env: Environment, options: LogOptions) -> Result<Self, OpenError> {
+        let log = Self { log: EventLog::open_stepped(env, options, &mut |_, _| {})? };
+        log.run();
+        Ok(log)
+    }
+
+    pub fn log(&self) -> &EventLog {
+        &self.log
+    }
+
+    /// Appends, all of them waiting at once: they share groups as far as they fit.
+    pub fn append_together(
+        &self,
+        appends: &[Append],
+        origin: Origin,
+    ) -> Vec<Result<AppendOutcome, AppendError>> {
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        for append in appends {
+            let prepared = self.log.prepare(append, origin).expect("the test's events are valid");
+            let answers = Arc::clone(&answers);
+            let reply = Box::new(move |answer| answers.lock().push(answer));
+            self.log.try_submit(prepared, reply).expect("the queue takes a few appends");
+        }
+        self.run();
+        let answers = std::mem::take(&mut *answers.lock());
+        answers.into_iter().map(|answer| self.log.settle(answer?)).collect()
+    }
+
+    /// Appends one after another, each in a group of its own.
+    pub fn append_each(&self, appends: &[Append]) {
+        for append in appends {
+            let answers = self.append_together(std::slice::from_ref(append), Origin::Client);
+            for answer in answers {
+                answer.expect("a good append is stored");
+            }
+        }
+    }
+
+    /// Does everything there is to do now.
+    pub fn run(&self) {
+        let shared = self.log.shared();
+        while let Some(step) = self.log.step() {
+            let is_idle = step.write.is_none() && step.prepare.is_none() && step.index.is_none();
+            for answer in step.answers {
+                answer.send();
+            }
+            if let Some(job) = step.prepare {
+                shared.inbox.prepared(job.run(&*shared.env.storage));
+            }
+            if let Some(segment) = step.index {
+                rebuild::index_sealed(shared, &segment);
+            }
+            if let Some(write) = step.write {
+                let ticket = write.done.ticket();
+                let result = shared.env.storage.submit(write).expect("this disk writes at once");
+                shared.inbox.written_here(ticket, result);
+            }
+            if step.closed || is_idle {
+                return;
+            }
+        }
+    }
+
+    /// Closes in order.
+    pub fn close(self) {
+        self.log.shared().inbox.close();
+        self.run();
+    }
+
+    /// Ends as a crash would: nothing more is written.
+    pub fn crash(self) {
+        drop(self);
+    }
+}
