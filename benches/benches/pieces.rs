@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use quipu_engine::Origin;
 use quipu_engine::commit::prepared::PreparedAppend;
+use quipu_engine::format::BlockBuffer;
 use quipu_engine::format::group::{
     FRAME_HEADER_BYTES, Group, GroupBuilder, GroupKind, GroupPlace, write_frame_header,
 };
@@ -56,13 +57,13 @@ fn group(frames: &[RecordBuffer]) -> bytes::Bytes {
         durable_upto: 4096,
         chain: 0,
     };
-    let mut builder = GroupBuilder::new(place, 256 * 1024);
+    let mut builder = GroupBuilder::new(place, BlockBuffer::with_capacity(256 * 1024));
     for frame in frames {
         builder.push(frame, [FRAME_HEADER_BYTES].into_iter(), |_, position, record| {
             stamp(record, position, Version(1), time());
         });
     }
-    builder.finish(GroupKind::Data).1
+    bytes::Bytes::from_owner(builder.finish(GroupKind::Data).1)
 }
 
 fn pieces(criterion: &mut Criterion) {

@@ -9,6 +9,7 @@ use quipu_types::{Corruption, Uuid};
 use crate::clock::{Clock, Entropy};
 use crate::commit::inbox::Inbox;
 use crate::commit::watermark::CommitWatermark;
+use crate::index::indexer::IndexQueue;
 use crate::index::keys::KeyHasher;
 use crate::options::LogOptions;
 use crate::segment::Segments;
@@ -133,6 +134,8 @@ pub struct Shared {
     pub watermark: CommitWatermark,
     /// What waits for the sequencer.
     pub inbox: Arc<Inbox>,
+    /// What waits for the indexer.
+    pub index_queue: IndexQueue,
     /// What was done.
     pub counters: Counters,
     state: RwLock<LogState>,
@@ -159,6 +162,7 @@ impl Shared {
             segments,
             watermark,
             inbox,
+            index_queue: IndexQueue::default(),
             counters: Counters::default(),
             state: RwLock::new(state),
             found_damage: Mutex::new(None),

@@ -81,7 +81,7 @@ fn valid_group() -> Bytes {
         durable_upto: OFFSET,
         chain: 5,
     };
-    let mut builder = GroupBuilder::new(place, BLOCK_BYTES);
+    let mut builder = GroupBuilder::new(place, BlockBuffer::new());
     for records in [1, 2] {
         let mut frame = RecordBuffer::new();
         frame.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
@@ -95,7 +95,7 @@ fn valid_group() -> Bytes {
             stamp(record, position, Version(position.0), Timestamp::from_micros(0));
         });
     }
-    builder.finish(GroupKind::Data).1
+    Bytes::from_owner(builder.finish(GroupKind::Data).1)
 }
 
 fn event(id: u128) -> NewEvent {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quipu_engine::index::rebuild;
+use quipu_engine::index::indexer::Indexer;
 use quipu_engine::{Environment, EventLog, LogOptions, OpenError, Origin};
 use quipu_types::{Append, AppendError, AppendOutcome};
 
 pub struct SteppedLog {
     log: EventLog,
+    indexer: Mutex<Indexer>,
 }
 
 impl SteppedLog {
@@ -17,7 +18,9 @@ impl SteppedLog {
     /// # Errors
     /// As `EventLog::open`.
     pub fn open(env: Environment, options: LogOptions) -> Result<Self, OpenError> {
-        let log = Self { log: EventLog::open_stepped(env, options, &mut |_, _| {})? };
+        let log = EventLog::open_stepped(env, options, &mut |_, _| {})?;
+        let indexer = Mutex::new(Indexer::new(Arc::clone(log.shared())));
+        let log = Self { log, indexer };
         log.run();
         Ok(log)
     }
@@ -58,15 +61,15 @@ impl SteppedLog {
     pub fn run(&self) {
         let shared = self.log.shared();
         while let Some(step) = self.log.step() {
-            let is_idle = step.write.is_none() && step.prepare.is_none() && step.index.is_none();
+            let is_idle = step.write.is_none() && step.prepare.is_none();
             for answer in step.answers {
                 answer.send();
             }
             if let Some(job) = step.prepare {
                 shared.inbox.prepared(job.run(&*shared.env.storage));
             }
-            if let Some(segment) = step.index {
-                rebuild::index_sealed(shared, &segment);
+            while let Some(work) = shared.index_queue.try_pop() {
+                self.indexer.lock().take(work);
             }
             if let Some(write) = step.write {
                 let ticket = write.done.ticket();

@@ -13,8 +13,7 @@ use parking_lot::Mutex;
 
 use super::preparer::PrepareJob;
 use super::sequencer::{Sequencer, Step};
-use crate::index::rebuild;
-use crate::segment::Segment;
+use crate::index::indexer::Indexer;
 use crate::shared::Shared;
 
 /// The running threads of a log.
@@ -29,17 +28,16 @@ impl Committer {
     /// That the system refuses a thread.
     pub fn start(log: &Arc<Shared>, sequencer: &Arc<Mutex<Sequencer>>) -> io::Result<Self> {
         let (prepare, prepare_jobs) = channel();
-        let (index, index_jobs) = channel();
         let mut threads = Vec::new();
         let shared = Arc::clone(log);
         threads.push(spawn("quipu-prepare", move || prepare_loop(&shared, &prepare_jobs))?);
         let shared = Arc::clone(log);
-        threads.push(spawn("quipu-index", move || index_loop(&shared, &index_jobs))?);
+        threads.push(spawn("quipu-index", move || index_loop(&shared))?);
         let submitters = log.env.storage.submitters(log.options.groups_in_flight);
         for _ in 0..submitters {
             let (log, sequencer) = (Arc::clone(log), Arc::clone(sequencer));
-            let background = Background { prepare: prepare.clone(), index: index.clone() };
-            let run = move || commit_loop(&log, &sequencer, &background);
+            let prepare = prepare.clone();
+            let run = move || commit_loop(&log, &sequencer, &prepare);
             threads.push(spawn("quipu-commit", run)?);
         }
         Ok(Self { threads })
@@ -55,34 +53,27 @@ impl Committer {
     }
 }
 
-struct Background {
-    prepare: Sender<PrepareJob>,
-    index: Sender<Arc<Segment>>,
-}
-
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(run)
 }
 
-fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, background: &Background) {
+fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<PrepareJob>) {
     while !log.inbox.is_closed() {
         let step = step_or_fail(sequencer);
-        let Step { answers, prepare, index, write, more, timeout, arrivals, closed } = step;
+        let Step { answers, prepare, write, more, timeout, arrivals, closed } = step;
         if more {
             log.inbox.wake_another();
         }
         for answer in answers {
             answer.send();
         }
-        // The receivers live until every sender is gone, that is, until this loop has ended.
+        // The receiver lives until every sender is gone, that is, until this loop has ended.
         if let Some(job) = prepare {
-            background.prepare.send(job).ok();
-        }
-        if let Some(segment) = index {
-            background.index.send(segment).ok();
+            jobs.send(job).ok();
         }
         if closed {
             log.inbox.set_closed();
+            log.index_queue.close();
             return;
         }
         match write {
@@ -114,8 +105,9 @@ fn prepare_loop(log: &Shared, jobs: &Receiver<PrepareJob>) {
     }
 }
 
-fn index_loop(log: &Shared, jobs: &Receiver<Arc<Segment>>) {
-    while let Ok(segment) = jobs.recv() {
-        rebuild::index_sealed(log, &segment);
+fn index_loop(log: &Arc<Shared>) {
+    let mut indexer = Indexer::new(Arc::clone(log));
+    while let Some(work) = log.index_queue.pop() {
+        indexer.take(work);
     }
 }

@@ -16,10 +16,13 @@ use quipu_types::{AppendError, Position, Timestamp, Version};
 use super::head::{Head, Room};
 use super::inbox::Submission;
 use super::outcome::Answer;
+use super::pool::BlockPool;
 use super::prepared::PreparedAppend;
 use super::preparer::{PrepareError, PrepareJob, Prepared, Spare};
-use crate::format::group::{GroupBuilder, GroupHeader, GroupKind};
+use crate::format::block_ceil;
+use crate::format::group::{GROUP_HEADER_BYTES, GroupBuilder, GroupHeader, GroupKind};
 use crate::index::ids::IdIndex;
+use crate::index::indexer::IndexWork;
 use crate::index::versions::VersionIndex;
 use crate::segment::Segment;
 use crate::shared::{LogState, Shared};
@@ -61,6 +64,7 @@ pub struct Start {
 ///    header only when SEAL is durable; groups there only when that header is.
 pub struct Sequencer {
     log: Arc<Shared>,
+    pool: Arc<BlockPool>,
     head: Head,
     spare: Option<Spare>,
     roll: roll::Roll,
@@ -115,8 +119,6 @@ pub struct Step {
     pub answers: Vec<Answer>,
     /// Hand this to a background thread.
     pub prepare: Option<PrepareJob>,
-    /// Index this segment in the background: it is sealed.
-    pub index: Option<Arc<Segment>>,
     /// Submit this.
     pub write: Option<GroupWrite>,
     /// Another step may have something to submit right now.
@@ -134,8 +136,10 @@ impl Sequencer {
     #[must_use]
     pub fn new(log: Arc<Shared>, start: Start) -> Self {
         let idle_since = log.env.clock.monotonic();
+        let pool = BlockPool::new(block_ceil(log.options.group_bytes));
         Self {
             log,
+            pool,
             head: start.head,
             spare: start.spare,
             roll: roll::Roll::No,
@@ -236,7 +240,7 @@ impl Sequencer {
             let Some(write) = self.in_flight.pop_front() else { return };
             match write.written {
                 Written::Group { header, bytes, appends } => {
-                    self.publish(&header, bytes, &appends, step);
+                    self.publish(&header, bytes, &appends);
                 }
                 Written::SegmentHeader(segment, spare) => self.activated(segment, &spare),
             }
@@ -256,11 +260,14 @@ impl Sequencer {
         }
     }
 
-    fn publish(&mut self, header: &GroupHeader, bytes: Bytes, appends: &[Placed], step: &mut Step) {
+    fn publish(&mut self, header: &GroupHeader, bytes: Bytes, appends: &[Placed]) {
         self.head.durable(header);
         match header.kind {
             GroupKind::Data => {
-                self.head.segment().publish(header, bytes, |index| {
+                let segment = Arc::clone(self.head.segment());
+                let work = IndexWork::Group(Arc::clone(&segment), *header, bytes.clone());
+                self.log.index_queue.push(work);
+                segment.publish(header, bytes, |index| {
                     for placed in appends {
                         placed.index(index);
                     }
@@ -270,7 +277,7 @@ impl Sequencer {
                 let (count, events) = (appends.len() as u64, u64::from(header.records));
                 self.log.counters.group(count, events, u64::from(header.group_bytes));
             }
-            GroupKind::Seal => self.sealed(header, step),
+            GroupKind::Seal => self.sealed(header),
             GroupKind::Clean => self.closing = Closing::Done,
             GroupKind::Start | GroupKind::Witness => {}
         }
@@ -315,9 +322,12 @@ impl Sequencer {
         Some(self.submit(builder, GroupKind::Data, placed, answers))
     }
 
+    /// An empty group with room for what waits. Not for more: groups stay in memory for readers.
     fn builder(&self, first_bytes: usize) -> GroupBuilder {
-        let capacity = self.log.options.group_bytes.max(first_bytes) + 4_096;
-        GroupBuilder::new(self.head.place(self.epoch, self.next_position), capacity)
+        let (queued_bytes, _) = self.log.inbox.depth();
+        let frames = queued_bytes.min(self.log.options.group_bytes).max(first_bytes);
+        let buffer = self.pool.take(block_ceil(frames + GROUP_HEADER_BYTES));
+        GroupBuilder::new(self.head.place(self.epoch, self.next_position), buffer)
     }
 
     /// Takes the oldest append if the group may still take it and there is room for it.
@@ -399,7 +409,8 @@ impl Sequencer {
         answers: Vec<Answer>,
     ) -> GroupWrite {
         self.next_position = builder.next_position();
-        let (header, bytes) = builder.finish(kind);
+        let (header, buffer) = builder.finish(kind);
+        let bytes = self.pool.share(buffer);
         self.head.submitted(&header);
         self.idle_since = self.log.env.clock.monotonic();
         let file = Arc::clone(self.head.segment().file());

@@ -178,10 +178,9 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// An empty group at `place`.
+    /// An empty group at `place`, built in an empty buffer.
     #[must_use]
-    pub fn new(place: GroupPlace, capacity: usize) -> Self {
-        let mut bytes = BlockBuffer::with_capacity(block_ceil(capacity));
+    pub fn new(place: GroupPlace, mut bytes: BlockBuffer) -> Self {
         bytes.extend_from_slice(&[0; GROUP_HEADER_BYTES]);
         let mut summed = Vec::with_capacity(BLOCK_BYTES);
         summed.extend_from_slice(place.segment_id.as_bytes());
@@ -229,7 +228,7 @@ impl GroupBuilder {
 
     /// Pads and sums the group.
     #[must_use]
-    pub fn finish(self, kind: GroupKind) -> (GroupHeader, Bytes) {
+    pub fn finish(self, kind: GroupKind) -> (GroupHeader, BlockBuffer) {
         let Self { mut bytes, mut summed, place, frames, records } = self;
         let length = bytes.len();
         bytes.resize(block_ceil(length), 0);
@@ -250,7 +249,7 @@ impl GroupBuilder {
         summed.extend_from_slice(&bytes[..SUM_AT]);
         header.sum = crc64(&summed);
         bytes[SUM_AT..GROUP_HEADER_BYTES].copy_from_slice(&header.sum.to_le_bytes());
-        (header, Bytes::from_owner(bytes))
+        (header, bytes)
     }
 }
 
@@ -462,7 +461,7 @@ mod tests {
     }
 
     fn group() -> Bytes {
-        let mut builder = GroupBuilder::new(place(), 4096);
+        let mut builder = GroupBuilder::new(place(), BlockBuffer::new());
         for id in 1..=2_u128 {
             let key = AggregateKey::new("T", "1");
             let time = Timestamp::from_micros(0);
@@ -475,7 +474,7 @@ mod tests {
                 stamp(record, position, Version(position.0), time);
             });
         }
-        builder.finish(GroupKind::Data).1
+        Bytes::from_owner(builder.finish(GroupKind::Data).1)
     }
 
     fn valid(bytes: &Bytes) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod builder;
 pub mod ids;
+pub mod indexer;
 pub mod keys;
 pub mod live;
 pub mod rebuild;

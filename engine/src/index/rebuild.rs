@@ -1,7 +1,4 @@
-//! Makes a sealed segment's index file from the segment: at seal, and at start where the file is
-//! missing or not valid.
-
-use std::sync::Arc;
+//! Makes a sealed segment's index file from the segment, where it is missing or not valid.
 
 use quipu_types::{Corruption, Position};
 
@@ -10,9 +7,7 @@ use super::keys::KeyHasher;
 use crate::format::group::GroupKind;
 use crate::format::index_file::IndexFile;
 use crate::format::segment_header::SegmentHeader;
-use crate::segment::Segment;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
-use crate::shared::Shared;
 use crate::storage::{Storage, index_name, segment_name};
 
 /// Why an index could not be built.
@@ -35,8 +30,9 @@ pub fn build(
     hasher: KeyHasher,
     header: &SegmentHeader,
 ) -> Result<IndexFile, RebuildError> {
-    let bytes = storage.map(&segment_name(header.number))?;
-    let mut scanner = Scanner::new(Source::Sealed(bytes), header.clone());
+    // Not through a map: each page is needed once.
+    let file = storage.open(&segment_name(header.number))?;
+    let mut scanner = Scanner::new(Source::File(file), header.clone());
     let mut builder = IndexBuilder::new(hasher, header.first_position);
     loop {
         match scanner.next_group()? {
@@ -61,19 +57,6 @@ pub fn build(
                 .into());
             }
         }
-    }
-}
-
-/// Indexes a segment that was just sealed and serves it from the index. A failure is reported and
-/// changes nothing: the segment goes on being served as before, the next start tries again.
-pub fn index_sealed(log: &Shared, segment: &Arc<Segment>) {
-    let number = segment.header().number;
-    match build(&*log.env.storage, log.hasher, segment.header()) {
-        Ok(index) => {
-            save(&*log.env.storage, number, &index);
-            segment.become_sealed(index);
-        }
-        Err(error) => tracing::error!(segment = number, %error, "cannot index a sealed segment"),
     }
 }
 

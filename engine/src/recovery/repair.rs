@@ -11,7 +11,7 @@ use crate::commit::head::Head;
 use crate::commit::preparer::{PrepareError, PrepareJob, Prepared, Spare, fill_spare};
 use crate::format::group::{GroupBuilder, GroupHeader, GroupKind, GroupPlace};
 use crate::format::segment_header::SegmentHeader;
-use crate::format::{BLOCK_BYTES, IN_FLIGHT_BYTES_MAX, zeroed_blocks};
+use crate::format::{BLOCK_BYTES, BlockBuffer, IN_FLIGHT_BYTES_MAX, zeroed_blocks};
 use crate::options::LogOptions;
 use crate::shared::Environment;
 use crate::storage::{FileKind, Storage, StorageFile, torn_name};
@@ -118,7 +118,7 @@ impl Barrier<'_> {
             durable_upto: self.offset,
             chain: self.chain,
         };
-        let (header, bytes) = GroupBuilder::new(place, 0).finish(kind);
+        let (header, bytes) = GroupBuilder::new(place, BlockBuffer::new()).finish(kind);
         self.file.allocate(header.end())?;
         self.file.write_durable(self.offset, &bytes)?;
         Ok(header)

@@ -8,9 +8,8 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use quipu_engine::commit::outcome::Admitted;
 use quipu_engine::commit::preparer::PrepareJob;
-use quipu_engine::index::rebuild;
+use quipu_engine::index::indexer::{IndexWork, Indexer};
 use quipu_engine::read::cursor::PageLimits;
-use quipu_engine::segment::Segment;
 use quipu_engine::{EventLog, Origin};
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, ExpectedVersion, Filter, NewEvent, Position,
@@ -49,7 +48,7 @@ pub struct Life<'a> {
     expected: BTreeMap<usize, Expected>,
     submitted: usize,
     prepare: Option<PrepareJob>,
-    index: Vec<Arc<Segment>>,
+    indexer: Indexer,
     failed: bool,
     testimony: Testimony,
 }
@@ -82,7 +81,7 @@ impl<'a> Life<'a> {
             expected: BTreeMap::new(),
             submitted: 0,
             prepare: None,
-            index: Vec::new(),
+            indexer: Indexer::new(Arc::clone(log.shared())),
             failed: false,
             testimony: Testimony::default(),
         }
@@ -197,7 +196,6 @@ impl<'a> Life<'a> {
         if step.prepare.is_some() {
             self.prepare = step.prepare;
         }
-        self.index.extend(step.index);
     }
 
     fn complete(&mut self) {
@@ -217,9 +215,12 @@ impl<'a> Life<'a> {
     }
 
     fn run_index(&mut self) {
-        if let Some(segment) = self.index.pop() {
-            self.history.push(format!("index segment {}", segment.header().number));
-            rebuild::index_sealed(self.log.shared(), &segment);
+        // Some groups are left out, as they are when the indexer falls behind.
+        while let Some(work) = self.log.shared().index_queue.try_pop() {
+            match work {
+                IndexWork::Group(..) if self.rng.u8(0..40) == 0 => {}
+                work => self.indexer.take(work),
+            }
         }
     }
 

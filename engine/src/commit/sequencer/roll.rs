@@ -8,6 +8,7 @@ use crate::commit::head::{Head, Room};
 use crate::commit::preparer::Spare;
 use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::segment_header::SegmentHeader;
+use crate::index::indexer::IndexWork;
 use crate::segment::Segment;
 use crate::storage::GroupWrite;
 
@@ -64,8 +65,9 @@ impl Sequencer {
     }
 
     /// SEAL is durable.
-    pub(super) fn sealed(&mut self, seal: &GroupHeader, step: &mut Step) {
-        step.index = Some(Arc::clone(self.head.segment()));
+    pub(super) fn sealed(&mut self, seal: &GroupHeader) {
+        let segment = Arc::clone(self.head.segment());
+        self.log.index_queue.push(IndexWork::Sealed(segment, *seal));
         self.roll = Roll::Sealed(*seal);
     }
 
