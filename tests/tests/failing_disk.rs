@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::{BoxFuture, Either, join_all, select};
 use futures_timer::Delay;
-use quipu_client::{Embedded, EventStore, LogState, Options};
+use quipu_client::{Embedded, EventStore, LogState, OpenError, Options};
 use quipu_engine::{Access, Clock, DiskStorage, Environment, System};
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
@@ -122,11 +122,20 @@ fn open(
     faults: &Arc<Faults>,
     clock: &Arc<CountingClock>,
 ) -> Embedded {
+    try_open(folder, options, faults, clock).unwrap()
+}
+
+fn try_open(
+    folder: &Path,
+    options: &Options,
+    faults: &Arc<Faults>,
+    clock: &Arc<CountingClock>,
+) -> Result<Embedded, OpenError> {
     let disk = DiskStorage::open(folder, Access::ReadWrite, options.backend, options.mapping);
     let storage = FaultyDisk::new(disk.unwrap(), Arc::clone(faults));
     let clock: Arc<dyn Clock> = Arc::clone(clock) as Arc<dyn Clock>;
     let env = Environment { storage: Arc::new(storage), clock, entropy: Arc::new(System) };
-    Embedded::open_on(env, options.clone()).unwrap()
+    Embedded::open_on(env, options.clone())
 }
 
 /// Without WITNESS groups, so that every group write is one of the test's.
@@ -440,5 +449,60 @@ mod other_faults {
                 subject.append(number).unwrap();
             }
         }
+    }
+}
+
+mod failed_opening {
+    use quipu_tests::tamper::{Folder, write};
+
+    use super::*;
+
+    /// SEAL is durable, the next segment's file is there, and a crash has taken its space.
+    fn crashed_in_a_roll() -> (Subject, Vec<u128>) {
+        let subject = Subject::open(&small());
+        for number in 1..=40 {
+            subject.append(number).unwrap();
+        }
+        subject.log.close();
+        let folder = Folder(subject.folder.path());
+        let active = folder.active();
+        assert!(active > 2, "small segments roll");
+        let kept = folder.header(active).first_position.0 / 2;
+        write(&folder.segment(active), "");
+        (subject, ids_of(1..=kept))
+    }
+
+    /// Found by the simulator after 197,564 crashes: the file was removed and made again, and a
+    /// crash in between looked like a lost segment.
+    #[test]
+    fn whatever_fails_the_next_segments_file_stays_and_the_next_opening_is_sound() {
+        let operations = [
+            Operation::Create,
+            Operation::Write,
+            Operation::Allocate,
+            Operation::Sync,
+            Operation::SyncDir,
+            Operation::WriteAtomic,
+            Operation::Space,
+        ];
+        let mut failed = 0;
+        for operation in operations {
+            for nth in 1..=3 {
+                let (subject, expected) = crashed_in_a_roll();
+                let next = Folder(subject.folder.path()).segment(1 + last_sealed(&subject));
+                subject.faults.fail_nth(operation, nth, BROKEN);
+                let Subject { faults, clock, options, folder, .. } = &subject;
+                failed += u64::from(try_open(folder.path(), options, faults, clock).is_err());
+                assert!(next.exists(), "{operation:?} {nth}");
+                let subject = subject.reopen();
+                assert_eq!(subject.state(), LogState::Writable, "{operation:?} {nth}");
+                assert_eq!(subject.ids(), expected, "{operation:?} {nth}");
+            }
+        }
+        assert!(failed > 3, "only {failed} openings failed");
+    }
+
+    fn last_sealed(subject: &Subject) -> u64 {
+        Folder(subject.folder.path()).active()
     }
 }

@@ -35,15 +35,7 @@ pub struct Testimony {
 
 /// One opening under way.
 pub struct Life<'a> {
-    pub log: &'a EventLog,
-    pub disk: &'a SimDisk,
-    pub clock: &'a SimClock,
-    pub rng: &'a mut Rng,
-    pub model: &'a mut Model,
-    pub next_id: &'a mut u128,
-    /// Earlier appends, to submit again.
-    pub past: &'a mut Vec<Append>,
-    pub history: &'a mut Vec<String>,
+    stage: Stage<'a>,
     answers: Answers,
     expected: BTreeMap<usize, Expected>,
     submitted: usize,
@@ -61,29 +53,22 @@ pub struct Stage<'a> {
     pub rng: &'a mut Rng,
     pub model: &'a mut Model,
     pub next_id: &'a mut u128,
+    /// Earlier appends, to submit again.
     pub past: &'a mut Vec<Append>,
     pub history: &'a mut Vec<String>,
 }
 
 impl<'a> Life<'a> {
     pub fn new(stage: Stage<'a>) -> Self {
-        let Stage { log, disk, clock, rng, model, next_id, past, history } = stage;
         Self {
-            log,
-            disk,
-            clock,
-            rng,
-            model,
-            next_id,
-            past,
-            history,
             answers: Answers::default(),
             expected: BTreeMap::new(),
             submitted: 0,
             prepare: None,
-            indexer: Indexer::new(Arc::clone(log.shared())),
+            indexer: Indexer::new(Arc::clone(stage.log.shared())),
             failed: false,
             testimony: Testimony::default(),
+            stage,
         }
     }
 
@@ -91,7 +76,7 @@ impl<'a> Life<'a> {
     /// wrong.
     pub fn live(mut self, turns: usize, rest: bool) -> Result<Testimony, String> {
         for _ in 0..turns {
-            if !self.disk.is_powered() {
+            if !self.stage.disk.is_powered() {
                 break;
             }
             self.turn()?;
@@ -107,13 +92,13 @@ impl<'a> Life<'a> {
     fn rest(&mut self) -> Result<(), String> {
         for _ in 0..200 {
             self.step();
-            while self.disk.in_flight() > 0 {
+            while self.stage.disk.in_flight() > 0 {
                 self.complete();
             }
             self.run_prepare();
             self.run_index();
             self.hear_answers()?;
-            self.clock.advance(1_000, 0);
+            self.stage.clock.advance(1_000, 0);
         }
         if self.expected.is_empty() {
             return Ok(());
@@ -122,16 +107,19 @@ impl<'a> Life<'a> {
     }
 
     fn turn(&mut self) -> Result<(), String> {
-        match self.rng.u8(0..20) {
+        match self.stage.rng.u8(0..20) {
             0..6 => self.append(),
             6..12 => self.step(),
             12..16 => self.complete(),
             16 => self.run_prepare(),
             17 => self.run_index(),
             18 => {
-                let jump =
-                    if self.rng.u8(0..8) == 0 { self.rng.i64(-10_000_000..10_000_000) } else { 0 };
-                self.clock.advance(self.rng.u64(0..5_000), jump);
+                let jump = if self.stage.rng.u8(0..8) == 0 {
+                    self.stage.rng.i64(-10_000_000..10_000_000)
+                } else {
+                    0
+                };
+                self.stage.clock.advance(self.stage.rng.u64(0..5_000), jump);
             }
             _ => self.read()?,
         }
@@ -140,57 +128,62 @@ impl<'a> Life<'a> {
 
     fn append(&mut self) {
         let append = self.make_append();
-        let Ok(prepared) = self.log.prepare(&append, Origin::Client) else {
+        let Ok(prepared) = self.stage.log.prepare(&append, Origin::Client) else {
             return;
         };
         let number = self.submitted;
         let answers = Arc::clone(&self.answers);
         let reply = Box::new(move |result| answers.lock().push((number, result)));
-        if self.log.try_submit(prepared, reply).is_err() {
+        if self.stage.log.try_submit(prepared, reply).is_err() {
             return;
         }
         self.submitted += 1;
         self.testimony.submitted += 1;
-        let expected = self.model.admit(&append);
-        self.history
+        let expected = self.stage.model.admit(&append);
+        self.stage
+            .history
             .push(format!("append {number}: {} events -> {expected:?}", append.events.len()));
         self.expected.insert(number, expected);
-        self.past.push(append);
+        self.stage.past.push(append);
     }
 
     fn make_append(&mut self) -> Append {
-        if !self.past.is_empty() && self.rng.u8(0..10) == 0 {
-            return self.past[self.rng.usize(0..self.past.len())].clone();
+        if !self.stage.past.is_empty() && self.stage.rng.u8(0..10) == 0 {
+            return self.stage.past[self.stage.rng.usize(0..self.stage.past.len())].clone();
         }
-        let count = if self.rng.u8(0..6) == 0 { self.rng.usize(2..8) } else { 1 };
+        let count = if self.stage.rng.u8(0..6) == 0 { self.stage.rng.usize(2..8) } else { 1 };
         let events: Vec<NewEvent> = (0..count).map(|_| self.make_event()).collect();
         let key = events[0].aggregate.clone();
-        let expected = match self.rng.u8(0..6) {
+        let expected = match self.stage.rng.u8(0..6) {
             0 => ExpectedVersion::Any,
-            1 => ExpectedVersion::Exact(Version(self.rng.u64(0..6))),
+            1 => ExpectedVersion::Exact(Version(self.stage.rng.u64(0..6))),
             2 => ExpectedVersion::NoStream,
-            _ => met(self.model, &key),
+            _ => met(self.stage.model, &key),
         };
         Append { events, expectations: vec![(key, expected)] }
     }
 
     fn make_event(&mut self) -> NewEvent {
-        *self.next_id += 1;
-        let id = *self.next_id;
-        let key = AggregateKey::new("T", self.rng.u8(0..5).to_string());
-        let size = if self.rng.u8(0..8) == 0 { self.rng.usize(0..3_000) } else { 10 };
+        *self.stage.next_id += 1;
+        let id = *self.stage.next_id;
+        let key = AggregateKey::new("T", self.stage.rng.u8(0..5).to_string());
+        let size = if self.stage.rng.u8(0..8) == 0 { self.stage.rng.usize(0..3_000) } else { 10 };
         let payload = format!("{{\"n\":{id},\"x\":\"{}\"}}", "y".repeat(size));
         NewEvent::json(Uuid::from_u128(id), key, "E", Timestamp::from_micros(0), payload)
     }
 
     fn step(&mut self) {
-        let Some(step) = self.log.step() else { return };
+        let Some(step) = self.stage.log.step() else { return };
         for answer in step.answers {
             answer.send();
         }
         if let Some(write) = step.write {
-            self.history.push(format!("submit {} bytes at {}", write.bytes.len(), write.offset));
-            let inline = quipu_engine::Storage::submit(self.disk, write);
+            self.stage.history.push(format!(
+                "submit {} bytes at {}",
+                write.bytes.len(),
+                write.offset
+            ));
+            let inline = quipu_engine::Storage::submit(self.stage.disk, write);
             assert!(inline.is_none(), "the simulated disk completes later");
         }
         if step.prepare.is_some() {
@@ -199,26 +192,26 @@ impl<'a> Life<'a> {
     }
 
     fn complete(&mut self) {
-        let in_flight = self.disk.in_flight();
+        let in_flight = self.stage.disk.in_flight();
         if in_flight > 0 {
-            let index = self.rng.usize(0..in_flight);
-            self.history.push(format!("complete {index} of {in_flight}"));
-            self.disk.complete(index);
+            let index = self.stage.rng.usize(0..in_flight);
+            self.stage.history.push(format!("complete {index} of {in_flight}"));
+            self.stage.disk.complete(index);
         }
     }
 
     fn run_prepare(&mut self) {
         if let Some(job) = self.prepare.take() {
-            self.history.push("prepare space".to_owned());
-            self.log.shared().inbox.prepared(job.run(self.disk));
+            self.stage.history.push("prepare space".to_owned());
+            self.stage.log.shared().inbox.prepared(job.run(self.stage.disk));
         }
     }
 
     fn run_index(&mut self) {
         // Some groups are left out, as they are when the indexer falls behind.
-        while let Some(work) = self.log.shared().index_queue.try_pop() {
+        while let Some(work) = self.stage.log.shared().index_queue.try_pop() {
             match work {
-                IndexWork::Group(..) if self.rng.u8(0..40) == 0 => {}
+                IndexWork::Group(..) if self.stage.rng.u8(0..40) == 0 => {}
                 work => self.indexer.take(work),
             }
         }
@@ -226,13 +219,13 @@ impl<'a> Life<'a> {
 
     /// A reader reads everything there is.
     fn read(&mut self) -> Result<(), String> {
-        let end = self.log.shared().watermark.current();
+        let end = self.stage.log.shared().watermark.current();
         let first = match end.0 {
             0 => 1,
-            end => self.rng.u64(1..=end),
+            end => self.stage.rng.u64(1..=end),
         };
-        let records = read_from(self.log, Position(first))?;
-        check_records(self.model, usize::try_from(first).unwrap_or(1), &records)?;
+        let records = read_from(self.stage.log, Position(first))?;
+        check_records(self.stage.model, usize::try_from(first).unwrap_or(1), &records)?;
         self.saw(usize::try_from(end.0).map_err(|error| error.to_string())?);
         Ok(())
     }
@@ -248,8 +241,8 @@ impl<'a> Life<'a> {
                 .expected
                 .remove(&number)
                 .ok_or_else(|| format!("append {number} is answered twice"))?;
-            let answer = answer.and_then(|admitted| self.log.settle(admitted));
-            self.history.push(format!("answer {number}: {answer:?}"));
+            let answer = answer.and_then(|admitted| self.stage.log.settle(admitted));
+            self.stage.history.push(format!("answer {number}: {answer:?}"));
             match &answer {
                 Err(AppendError::OutcomeUnknown(_) | AppendError::NotWritten(_)) => {
                     self.failed = true;
@@ -270,7 +263,7 @@ impl<'a> Life<'a> {
     fn acknowledged(&mut self, outcome: &AppendOutcome) -> Result<(), String> {
         self.testimony.acknowledged += 1;
         let last = outcome.positions.iter().max().copied().unwrap_or_default();
-        if last > self.log.shared().watermark.current() {
+        if last > self.stage.log.shared().watermark.current() {
             return Err(format!("position {last} is acknowledged above the watermark"));
         }
         self.saw(usize::try_from(last.0).map_err(|error| error.to_string())?);
