@@ -22,6 +22,11 @@
 //! # }
 //! ```
 
+/// The README's example is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 mod batches;
 #[cfg(feature = "embedded")]
 mod embedded;
