@@ -19,7 +19,7 @@ struct Args {
     /// First seed; run K uses seed + K.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also flip bits and fail operations.
+    /// Also damage blocks and fail operations.
     #[arg(long)]
     faults: bool,
     /// A disk that lies about flushes: a negative control, which must find a violation.
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let mut seed = args.seed;
     while total.crashes < args.crashes {
         let fault = if args.lying { Fault::LyingFlush } else { Fault::None };
-        match run(Plan { seed, fault, faults: args.faults }) {
+        match run(Plan { seed, fault, faults: args.faults, ..Plan::default() }) {
             Ok(figures) => add(&mut total, &figures),
             Err(violation) => {
                 let crashes = total.crashes;

@@ -17,6 +17,7 @@ use quipu_engine::storage::{
 };
 
 const SECTOR: usize = 512;
+const BLOCK: usize = 4_096;
 
 /// What the disk does wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,18 +167,34 @@ impl SimDisk {
         state.durable_names.retain(|name, _| !is_index(name));
     }
 
-    /// Flips one bit of one file; says where.
-    pub fn flip_bit(&self) -> Option<(String, usize)> {
+    /// Damages one segment: flips a bit, loses a block, or puts another block of the file in its
+    /// place (a misdirected write); says what and where.
+    pub fn damage(&self) -> Option<String> {
         let mut state = self.state.lock();
         let State { files, rng, .. } = &mut *state;
         let names: Vec<&String> = files.keys().filter(|name| is_segment(name)).collect();
         let name = names.get(rng.usize(0..names.len().max(1)))?;
-        let mut file = files.get(*name)?.lock();
-        let length = file.bytes.len();
-        let at = rng.usize(0..length.max(1));
-        let bit = 1 << rng.u8(0..8);
-        *file.bytes.get_mut(at)? ^= bit;
-        Some(((*name).clone(), at))
+        let bytes = &mut files.get(*name)?.lock().bytes;
+        let at = rng.usize(0..bytes.len().max(1));
+        let block = at / BLOCK * BLOCK;
+        let end = (block + BLOCK).min(bytes.len());
+        let what = match rng.u8(0..4) {
+            0 => {
+                bytes[block..end].fill(0);
+                "zeros in the block"
+            }
+            1 => {
+                let from = rng.usize(0..bytes.len() / BLOCK) * BLOCK;
+                let to = (from + end - block).min(bytes.len());
+                bytes.copy_within(from..to, block);
+                "another block in the place of the one"
+            }
+            _ => {
+                *bytes.get_mut(at)? ^= 1 << rng.u8(0..8);
+                "a flipped bit"
+            }
+        };
+        Some(format!("{what} at {at} of {name}"))
     }
 
     fn handle(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {

@@ -14,13 +14,16 @@ use super::time::{SimClock, SimEntropy};
 /// Openings of one log in one run.
 const LIVES: usize = 6;
 
-/// What a run is to do.
+/// What a run is to do; the default is crashes only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plan {
     pub seed: u64,
     pub fault: Fault,
-    /// Flip a bit now and then, and fail operations: damage must be reported.
+    /// Damage a block now and then, and fail operations: damage must be reported.
     pub faults: bool,
+    /// Write no WITNESS: damage to the last group cannot be told from a torn tail then, and the
+    /// check must notice.
+    pub no_witness: bool,
 }
 
 /// What a run did.
@@ -77,7 +80,7 @@ pub fn run(plan: Plan) -> Result<Figures, Box<Violation>> {
         disk,
         clock: SimClock::default(),
         entropy: Arc::new(SimEntropy::new(rng.u64(..))),
-        options: options(&mut rng),
+        options: options(&mut rng, plan),
         model: Model::default(),
         past: Vec::new(),
         next_id: 0,
@@ -104,12 +107,13 @@ pub fn run(plan: Plan) -> Result<Figures, Box<Violation>> {
     Ok(run.figures)
 }
 
-fn options(rng: &mut Rng) -> LogOptions {
+fn options(rng: &mut Rng, plan: Plan) -> LogOptions {
     let mut options = LogOptions {
         segment_bytes: 4_096 * rng.u64(8..20),
         group_bytes: 4_096 * rng.usize(1..5),
         groups_in_flight: rng.usize(1..5),
         tail_bytes: rng.usize(0..40_000),
+        witness_after_us: if plan.no_witness { u64::MAX } else { 2_000 },
         ..LogOptions::default()
     };
     options.limits.append_bytes_max = 8_192;
@@ -169,8 +173,8 @@ impl Run {
         }
         if will_rot {
             self.rotten = true;
-            let place = self.disk.flip_bit();
-            self.history.push(format!("flip a bit: {place:?}"));
+            let damage = self.disk.damage();
+            self.history.push(format!("damage: {damage:?}"));
         }
     }
 
