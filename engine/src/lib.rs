@@ -1,6 +1,6 @@
 //! The Quipu log: synchronous, embeddable, without sockets or an async runtime.
 //!
-//! An append walks through [`log`] and [`commit`]; what it becomes on disk is in [`format`] and
+//! An append walks through [`log`] and [`commit`]; what it becomes on disk is in [`mod@format`] and
 //! `segments-format.md`; what a crash leaves is judged in [`recovery`]. Modules in reading order.
 
 pub mod clock;
