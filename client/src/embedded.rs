@@ -190,13 +190,17 @@ impl EventStore for Embedded {
     }
 
     fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {
-        let follow = Some(self.log.subscribe(request));
+        let follow = Some(self.log.subscribe(request)?);
         let batches = stream::unfold(follow, |follow| async move {
             let (batch, follow) = next_items(follow?).await;
             let follow = Some(follow).filter(|_| batch.is_ok());
             Some((batch, follow))
         });
         Ok(Subscription::new(batches.boxed()))
+    }
+
+    fn log_id(&self) -> Uuid {
+        self.log.shared().log_id
     }
 
     fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>> {

@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, ReadError, ReadRequest, SubscribeRequest,
-    Version,
+    Uuid, Version,
 };
 
 use crate::batches::{RecordStream, Subscription};
@@ -35,8 +35,11 @@ pub trait EventStore: Send + Sync {
     /// when it is durable. A position past the end is waited for.
     ///
     /// # Errors
-    /// That the store cannot be subscribed to.
+    /// That a checkpoint is of another log, or lies past the end of this one.
     fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError>;
+
+    /// The log's id: part of every checkpoint, so that a consumer never goes on in another log.
+    fn log_id(&self) -> Uuid;
 
     /// The newest durable version of an aggregate; `Version::NONE` if it was never written.
     fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>>;

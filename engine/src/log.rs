@@ -230,7 +230,10 @@ impl EventLog {
     }
 
     /// Begins a subscription.
-    pub fn subscribe(&self, request: SubscribeRequest) -> Subscription {
+    ///
+    /// # Errors
+    /// That a checkpoint is of another log, or lies past the end of this one.
+    pub fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {
         Subscription::new(Arc::clone(&self.shared), request)
     }
 

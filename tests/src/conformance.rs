@@ -91,6 +91,7 @@ macro_rules! conformance_suite {
             a_subscription_begins_after_a_position,
             a_subscription_from_the_end_sees_only_what_comes,
             a_position_past_the_end_is_waited_for,
+            a_checkpoint_of_another_log_or_past_the_end_is_refused,
             a_filtered_subscription_delivers_only_what_it_takes,
             a_subscriber_that_falls_behind_is_told_and_catches_up,
             skipped_records_give_a_checkpoint,

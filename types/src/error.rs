@@ -235,13 +235,21 @@ pub enum ReadError {
         /// What the system said.
         problem: String,
     },
-    /// A checkpoint that lies beyond the end of the log.
+    /// A checkpoint, or a single record asked for, that lies beyond the end of the log.
     #[error("position {given} lies past the end of the log, {end}")]
     PastEnd {
         /// The position asked for.
         given: Position,
         /// The last position there is.
         end: Position,
+    },
+    /// A checkpoint of another log.
+    #[error("the checkpoint belongs to log {given}; this is log {actual}")]
+    OtherLog {
+        /// The log it was saved for.
+        given: Uuid,
+        /// The log it was given to.
+        actual: Uuid,
     },
     /// The log was closed.
     #[error("the log is closed")]

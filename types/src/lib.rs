@@ -26,7 +26,9 @@ pub use filter::Filter;
 pub use limits::Limits;
 pub use position::Position;
 pub use record::Record;
-pub use request::{Direction, ReadRequest, StartAfter, SubscribeRequest, SubscriptionItem};
+pub use request::{
+    Checkpoint, Direction, ReadRequest, StartAfter, SubscribeRequest, SubscriptionItem,
+};
 pub use timestamp::Timestamp;
 pub use uuid::Uuid;
 pub use version::{ExpectedVersion, Version};

@@ -1,5 +1,7 @@
 //! What a reader and a subscriber ask for, and what a subscriber receives.
 
+use uuid::Uuid;
+
 use crate::filter::Filter;
 use crate::position::Position;
 use crate::record::Record;
@@ -31,10 +33,22 @@ pub struct ReadRequest {
 /// Where a subscription begins: after what its consumer handled last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartAfter {
-    /// After this position; 0 means from the beginning.
+    /// After this position; 0 means from the beginning. One past the end is waited for.
     Position(Position),
     /// Only what comes after the subscription starts.
     End,
+    /// After the position in a checkpoint that the consumer saved. Refused if it is of another log
+    /// or lies past the end: such a consumer would miss events without noticing.
+    Checkpoint(Checkpoint),
+}
+
+/// A consumer's saved place: in which log, and what it handled last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The log.
+    pub log_id: Uuid,
+    /// The last position handled.
+    pub position: Position,
 }
 
 impl Default for StartAfter {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_listener::EventListener;
-use quipu_types::{Filter, Position, ReadError, StartAfter, SubscribeRequest, SubscriptionItem};
+use quipu_types::{
+    Checkpoint, Filter, Position, ReadError, StartAfter, SubscribeRequest, SubscriptionItem,
+};
 
 use super::cursor::{Cursor, PageLimits};
 use crate::shared::{LogState, Shared};
@@ -35,14 +37,18 @@ pub struct Subscription {
 impl Subscription {
     /// A subscription that begins after what its consumer handled last. A position past the end
     /// is waited for.
-    #[must_use]
-    pub fn new(log: Arc<Shared>, request: SubscribeRequest) -> Self {
+    ///
+    /// # Errors
+    /// That a checkpoint is of another log, or lies past the end of this one.
+    pub fn new(log: Arc<Shared>, request: SubscribeRequest) -> Result<Self, ReadError> {
         let after = match request.after {
             StartAfter::Position(position) => position,
             StartAfter::End => log.watermark.current(),
+            StartAfter::Checkpoint(checkpoint) => check(&log, checkpoint)?,
         };
         let saved_at = log.env.clock.monotonic();
-        Self { log, filter: request.filter, after, live: false, skipped: 0, saved_at }
+        let filter = request.filter;
+        Ok(Self { log, filter, after, live: false, skipped: 0, saved_at })
     }
 
     /// The position that is safe to save once everything delivered so far is handled.
@@ -164,4 +170,16 @@ impl Subscription {
         self.log.watermark.wait_past(self.after, timeout);
         self.try_next(limits)
     }
+}
+
+fn check(log: &Shared, checkpoint: Checkpoint) -> Result<Position, ReadError> {
+    let (given, actual) = (checkpoint.log_id, log.log_id);
+    if given != actual {
+        return Err(ReadError::OtherLog { given, actual });
+    }
+    let (given, end) = (checkpoint.position, log.watermark.current());
+    if given > end {
+        return Err(ReadError::PastEnd { given, end });
+    }
+    Ok(given)
 }

@@ -7,7 +7,9 @@ use futures::FutureExt;
 use futures::future::Either;
 use futures_timer::Delay;
 use quipu_client::{EventStore, Subscription};
-use quipu_types::{Filter, NewEvent, Position, StartAfter, SubscribeRequest, SubscriptionItem};
+use quipu_types::{
+    Checkpoint, Filter, NewEvent, Position, StartAfter, SubscribeRequest, SubscriptionItem, Uuid,
+};
 
 use super::{call, event, one, store_many, stored, within};
 
@@ -56,6 +58,7 @@ impl Follower {
         let safe = match after {
             StartAfter::Position(position) => position.0,
             StartAfter::End => 0,
+            StartAfter::Checkpoint(checkpoint) => checkpoint.position.0,
         };
         Self { subscription, queue: VecDeque::new(), safe, last_event: safe }
     }
@@ -167,6 +170,24 @@ pub async fn a_position_past_the_end_is_waited_for(store: &dyn EventStore) {
     assert_eq!(follower.catch_up(5).await, [4, 5]);
     let mut far = Follower::from(store, u64::MAX);
     far.nothing_comes().await;
+}
+
+pub async fn a_checkpoint_of_another_log_or_past_the_end_is_refused(store: &dyn EventStore) {
+    stored(store, vec![wide(1), wide(2), wide(3)]).await;
+    let refused = |log_id, position| {
+        let after = StartAfter::Checkpoint(Checkpoint { log_id, position: Position(position) });
+        let request = SubscribeRequest { filter: Filter::default(), after };
+        store.subscribe(request).err().map(|error| error.to_string())
+    };
+    let (own, other) = (store.log_id(), Uuid::from_u128(7));
+    let foreign = refused(other, 1).unwrap();
+    assert!(foreign.contains(&own.to_string()) && foreign.contains(&other.to_string()));
+    let beyond = refused(own, 4).unwrap();
+    assert!(beyond.contains("position 4") && beyond.contains("log, 3"), "{beyond}");
+    assert_eq!(refused(own, 3), None);
+    let saved = Checkpoint { log_id: own, position: Position(1) };
+    let mut follower = Follower::new(store, StartAfter::Checkpoint(saved), Filter::default());
+    assert_eq!(follower.next().await, Item::Event(2));
 }
 
 pub async fn a_filtered_subscription_delivers_only_what_it_takes(store: &dyn EventStore) {
