@@ -4,17 +4,18 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use quipu_types::{AggregateKey, Corruption, Position, Record, Timestamp, Version};
+use quipu_types::{AggregateKey, Corruption, Position, Record, Timestamp, Uuid, Version};
 
 use crate::error::OpenError;
 use crate::format::group::{Group, GroupKind};
 use crate::format::index_file::IndexFile;
 use crate::index::builder::IndexBuilder;
 use crate::index::keys::KeyHasher;
-use crate::recovery::chain::{LastFile, Placed, place};
+use crate::index::rebuild::unindexable;
+use crate::recovery::chain::{Chain, LastFile, Placed, place};
 use crate::recovery::create::read_marker;
 use crate::recovery::decide::{TailCase, decide};
-use crate::recovery::tail::scan;
+use crate::recovery::tail::scan_beside_writer;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
 use crate::storage::{FileKind, Storage, index_name, segment_name};
 
@@ -55,48 +56,91 @@ pub fn verify(
     deep: bool,
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<VerifyReport, OpenError> {
-    let files = storage.list().map_err(OpenError::io("list the folder"))?;
-    let mut numbers = Vec::new();
-    let mut bytes_total = 0;
-    for file in &files {
-        if let FileKind::Segment(number) = FileKind::of(&file.name) {
-            numbers.push(number);
-            bytes_total += file.bytes;
-        }
-    }
-    numbers.sort_unstable();
-    let has_marker = files.iter().any(|file| FileKind::of(&file.name) == FileKind::Marker);
-    if numbers.is_empty() && !has_marker {
+    let folder = Folder::read(&**storage)?;
+    if folder.numbers.is_empty() && folder.log_id.is_none() {
         return Err(OpenError::NoLog);
     }
-    let log_id = if has_marker { Some(read_marker(&**storage)?) } else { None };
-    let chain = place(&**storage, &numbers, log_id)?;
-    let mut verifier =
-        Verifier { storage, deep: deep.then(Deep::default), report: VerifyReport::default() };
-    for placed in &chain.placed {
-        let bytes_done = verifier.report.bytes;
-        progress(VerifyProgress { bytes_done, bytes_total });
-        verifier.segment(placed, chain.last_file.as_ref().map(|(_, file)| file))?;
+    let bytes_total = folder.bytes;
+    let deep = deep.then(Deep::default);
+    let mut verifier = Verifier {
+        storage,
+        deep,
+        report: VerifyReport::default(),
+        ends_sealed: false,
+        next_position: Position::FIRST,
+    };
+    let mut chain = folder.place(&**storage)?;
+    let mut looks = 0;
+    loop {
+        let checked = usize::try_from(verifier.report.segments).unwrap_or(usize::MAX);
+        for placed in chain.placed.iter().skip(checked) {
+            progress(VerifyProgress { bytes_done: verifier.report.bytes, bytes_total });
+            verifier.segment(placed)?;
+        }
+        // A writer may have rolled since the folder was read: what looks like a missing file is
+        // judged by what is there now.
+        let sealed = std::mem::take(&mut verifier.ends_sealed);
+        let is_odd = sealed || matches!(chain.last_file, Some((_, LastFile::NoHeader { .. })));
+        if !is_odd || looks == 2 {
+            verifier.judge_end(&chain, sealed);
+            break;
+        }
+        looks += 1;
+        verifier.ends_sealed = sealed;
+        chain = Folder::read(&**storage)?.place(&**storage)?;
     }
     verifier.report.damage.extend(chain.damage);
     progress(VerifyProgress { bytes_done: bytes_total, bytes_total });
     Ok(verifier.report)
 }
 
+/// The segments that a folder has now.
+struct Folder {
+    numbers: Vec<u64>,
+    bytes: u64,
+    log_id: Option<Uuid>,
+}
+
+impl Folder {
+    fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
+        let files = storage.list().map_err(OpenError::io("list the folder"))?;
+        let mut folder = Self { numbers: Vec::new(), bytes: 0, log_id: None };
+        for file in &files {
+            match FileKind::of(&file.name) {
+                FileKind::Segment(number) => {
+                    folder.numbers.push(number);
+                    folder.bytes += file.bytes;
+                }
+                FileKind::Marker => folder.log_id = Some(read_marker(storage)?),
+                _ => {}
+            }
+        }
+        folder.numbers.sort_unstable();
+        Ok(folder)
+    }
+
+    fn place(&self, storage: &dyn Storage) -> Result<Chain, OpenError> {
+        place(storage, &self.numbers, self.log_id)
+    }
+}
+
 struct Verifier<'a> {
     storage: &'a Arc<dyn Storage>,
     deep: Option<Deep>,
     report: VerifyReport,
+    /// The last segment checked ends with SEAL, and was not known to be followed by another.
+    ends_sealed: bool,
+    next_position: Position,
 }
 
 impl Verifier<'_> {
-    fn segment(&mut self, placed: &Placed, next: Option<&LastFile>) -> Result<(), OpenError> {
+    fn segment(&mut self, placed: &Placed) -> Result<(), OpenError> {
+        self.ends_sealed = false;
         let number = placed.header.number;
         let action = format!("read {}", segment_name(number));
         self.report.segments += 1;
         self.report.bytes += placed.file.len().map_err(OpenError::io(action.clone()))?;
-        let checked =
-            if placed.seal.is_some() { self.sealed(placed) } else { self.active(placed, next) };
+        let checked = if placed.seal.is_some() { self.sealed(placed) } else { self.active(placed) };
         checked.map_err(OpenError::io(action))
     }
 
@@ -125,8 +169,10 @@ impl Verifier<'_> {
             }
         }
         if is_whole && self.deep.is_some() {
-            let built = index.finish(header.segment_id, scanner.point().chain);
-            self.compare_index(placed, &built);
+            match index.finish(header.segment_id, scanner.point().chain) {
+                Ok(built) => self.compare_index(placed, &built),
+                Err(fault) => self.report.damage.push(unindexable(header, fault)),
+            }
         }
         Ok(())
     }
@@ -152,12 +198,8 @@ impl Verifier<'_> {
         Ok(next.is_some())
     }
 
-    fn active(&mut self, placed: &Placed, next: Option<&LastFile>) -> std::io::Result<()> {
-        let mut tail = scan(&placed.header, &placed.file)?;
-        // Beside a writer: what was in flight at the first look may be durable at the second.
-        if decide(&tail.facts) == TailCase::AcknowledgedDamaged {
-            tail = scan(&placed.header, &placed.file)?;
-        }
+    fn active(&mut self, placed: &Placed) -> std::io::Result<()> {
+        let tail = scan_beside_writer(&placed.header, &placed.file)?;
         let segment = placed.header.number;
         for group in &tail.groups {
             self.records(group, None);
@@ -176,15 +218,25 @@ impl Verifier<'_> {
             }
             TailCase::CleanEnd => {}
         }
-        if tail.end == ScanEnd::Sealed && next.is_none() {
-            let problem = format!("the file {} is missing", segment_name(segment + 1));
-            self.report.damage.push(Corruption { segment: segment + 1, first, last, problem });
-        }
-        if let Some(LastFile::NoHeader { fault, group_at: Some(at), .. }) = next {
-            let problem = format!("{fault}; the segment has groups (at offset {at})");
-            self.report.damage.push(Corruption { segment: segment + 1, first, last, problem });
-        }
+        self.ends_sealed = tail.end == ScanEnd::Sealed;
+        self.next_position = tail.next_position;
         Ok(())
+    }
+
+    /// Judges what stands, or does not stand, behind the last segment.
+    fn judge_end(&mut self, chain: &Chain, sealed: bool) {
+        let segment = self.report.segments + 1;
+        let problem = match &chain.last_file {
+            None if sealed && chain.damage.is_none() => {
+                format!("the file {} is missing", segment_name(segment))
+            }
+            Some((_, LastFile::NoHeader { fault, group_at: Some(at), .. })) => {
+                format!("{fault}; the segment has groups (at offset {at})")
+            }
+            _ => return,
+        };
+        let (first, last) = (self.next_position, Position::MAX);
+        self.report.damage.push(Corruption { segment, first, last, problem });
     }
 
     fn records(&mut self, group: &Group, mut index: Option<&mut IndexBuilder>) {

@@ -31,7 +31,7 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let record = Record::parse(Bytes::from_owner(record)).expect("it was just encoded");
         builder.push_record(&record);
     }
-    builder.finish(SEGMENT, SEAL).as_bytes().to_vec()
+    builder.finish(SEGMENT, SEAL).expect("a built index is valid").as_bytes().to_vec()
 });
 
 // Raw bytes, or edits of a valid file whose sum is mended, so that the checks behind the sum are

@@ -514,6 +514,9 @@ fn a_creation_that_a_crash_interrupted_is_done_again() {
         assert!(matches!(error, OpenError::NoLog), "{what}: {error}");
         let report = is_mended(folder.path(), 0);
         assert!(report.created, "{what}");
+        let is_copy = |name: &String| FileKind::of(name) == FileKind::Torn;
+        let is_kept = Folder(folder.path()).names().iter().any(is_copy);
+        assert_eq!(is_kept, what == "torn", "what is not understood is kept: {what}");
     }
 }
 

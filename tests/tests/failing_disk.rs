@@ -357,6 +357,24 @@ mod no_space {
     }
 
     #[test]
+    fn a_place_that_was_not_zeroed_is_used_all_the_same() {
+        let mut subject = Subject::open(&small());
+        subject.append(1).unwrap();
+        subject.log.close();
+        // The first plain write of an opening is START, the second zeros ahead of it.
+        subject.faults.fail_nth(Operation::Write, 2, FULL);
+        subject.log =
+            open(subject.folder.path(), &subject.options, &subject.faults, &subject.clock);
+        for number in 2..60 {
+            subject.wait_until_taken(number);
+        }
+        assert!(!subject.faults.is_pending(Operation::Write), "the zeroing failed");
+        let subject = subject.reopen();
+        assert!(subject.log.recovery_report().clean, "{}", subject.log.recovery_report());
+        assert_eq!(subject.ids(), ids_of(1..60));
+    }
+
+    #[test]
     fn a_log_without_space_closes_and_opens() {
         for (options, operation) in [
             (small(), Operation::Create),
@@ -376,7 +394,13 @@ mod no_space {
 
     #[test]
     fn waiting_for_space_costs_no_processor_time() {
-        for (options, operation) in [(small(), Operation::Create), (large(), Operation::Allocate)] {
+        let mut witnessed = small();
+        witnessed.log.witness_after_us = 2_000;
+        for (options, operation) in [
+            (small(), Operation::Create),
+            (witnessed, Operation::Create),
+            (large(), Operation::Allocate),
+        ] {
             let subject = Subject::open(&options);
             subject.faults.fail_all(operation, FULL);
             let (refused, _) = subject.fill(1);

@@ -65,7 +65,11 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
             log.inbox.wake_another();
         }
         for answer in answers {
-            answer.send();
+            // A host's waker that panics must not take the log's thread, and the write it is
+            // about to submit, with it.
+            if catch_unwind(AssertUnwindSafe(|| answer.send())).is_err() {
+                tracing::error!("a caller panicked when it was told the outcome of its append");
+            }
         }
         // The receiver lives until every sender is gone, that is, until this loop has ended.
         if let Some(job) = prepare {

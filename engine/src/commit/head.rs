@@ -140,10 +140,10 @@ impl Head {
         self.allocated = self.allocated.max(end);
     }
 
-    /// The zeroing under way has ended.
-    pub fn zeroed(&mut self, to: u64) {
+    /// The zeroing under way has ended, at `to` unless it failed.
+    pub fn zeroed(&mut self, to: Option<u64>) {
         self.zeroing = None;
-        self.zeroed = to;
+        self.zeroed = to.unwrap_or(self.zeroed);
     }
 
     /// What to prepare next, given the size of the append that waits.
@@ -177,5 +177,76 @@ impl Head {
     /// Space that a spare begins with.
     pub fn spare_bytes(segment_bytes: u64) -> u64 {
         AHEAD_BYTES_MIN.min(segment_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use quipu_types::{Timestamp, Uuid};
+
+    use super::*;
+    use crate::format::segment_header::SegmentHeader;
+    use crate::storage::StorageFile;
+
+    struct NoFile;
+
+    impl StorageFile for NoFile {
+        fn len(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+        fn read(&self, _: u64, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+        fn write_durable(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn allocate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn head(offset: u64) -> Head {
+        let header = SegmentHeader {
+            log_id: Uuid::from_u128(1),
+            segment_id: Uuid::from_u128(2),
+            number: 1,
+            first_position: Position::FIRST,
+            epoch: 1,
+            created_at: Timestamp::from_micros(0),
+            segment_bytes: 64 << 20,
+            previous_end: 0,
+            previous_chain: 0,
+            last_recorded_at: Timestamp::from_micros(0),
+        };
+        let segment = Segment::live(header, Arc::new(NoFile), 0);
+        Head::new(Arc::new(segment), offset, 0, 64 << 20, BLOCK)
+    }
+
+    #[test]
+    fn a_place_is_taken_while_it_is_zeroed_and_free_again_also_when_that_failed() {
+        let mut head = head(8 << 20);
+        let Some(PrepareJob::Zero { from, to, .. }) = head.plan(0, 0) else {
+            panic!("the head has run ahead of the zeros");
+        };
+        head.offset = from;
+        assert_eq!(head.room(BLOCK), Room::BeingZeroed);
+        head.zeroed(None);
+        assert_eq!(head.room(BLOCK), Room::Fits);
+        assert!(head.zeroed < to, "and it does not count as zeroed");
+    }
+
+    #[test]
+    fn the_last_blocks_of_a_segment_are_kept_for_its_end() {
+        let end = 64 << 20;
+        assert_eq!(head(end - 4 * BLOCK).room(BLOCK), Room::Fits);
+        assert_eq!(head(end - 3 * BLOCK).room(BLOCK), Room::SegmentFull);
+        assert_eq!(head(end - 2 * BLOCK).room_for_mark(), Room::Fits);
+        assert_eq!(head(end - BLOCK).room_for_mark(), Room::SegmentFull);
+        assert_eq!(head(end - BLOCK).room_for_seal(), Room::Fits);
     }
 }

@@ -27,7 +27,8 @@ pub enum Admitted {
     },
 }
 
-/// Called once, when everything that the answer depends on is durable.
+/// Called once, when everything that the answer depends on is durable. Answers to successive groups
+/// come from different threads and may overtake each other: whoever owes them in order, sorts them.
 pub type Reply = Box<dyn FnOnce(Result<Admitted, AppendError>) + Send>;
 
 /// An answer and who gets it; sent outside the sequencer's lock.

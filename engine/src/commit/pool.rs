@@ -36,12 +36,30 @@ impl BlockPool {
         buffer
     }
 
-    /// Shares a filled buffer; when its last reader is gone it comes back, if it is of the pool.
+    /// Shares a filled buffer; when its last reader is gone it comes back, if it is of the pool. A
+    /// buffer that is mostly empty is exchanged for one that fits.
     #[must_use]
-    pub fn share(self: &Arc<Self>, buffer: BlockBuffer) -> Bytes {
+    pub fn share(self: &Arc<Self>, mut buffer: BlockBuffer) -> Bytes {
+        if 2 * buffer.len() < buffer.capacity() {
+            let mut fitting = BlockBuffer::with_capacity(buffer.len());
+            fitting.extend_from_slice(&buffer);
+            self.give_back(std::mem::replace(&mut buffer, fitting));
+        }
         let of_pool = (self.buffer_bytes..=2 * self.buffer_bytes).contains(&buffer.capacity());
         let pool = if of_pool { Arc::downgrade(self) } else { Weak::new() };
         Bytes::from_owner(Shared { buffer, pool })
+    }
+}
+
+impl BlockPool {
+    /// Keeps a buffer of the pool's size for the next who asks.
+    pub fn give_back(&self, mut buffer: BlockBuffer) {
+        let mut idle = self.idle.lock();
+        let of_pool = (self.buffer_bytes..=2 * self.buffer_bytes).contains(&buffer.capacity());
+        if of_pool && idle.len() < IDLE_MAX {
+            buffer.clear();
+            idle.push(buffer);
+        }
     }
 }
 
@@ -58,12 +76,8 @@ impl AsRef<[u8]> for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let Some(pool) = self.pool.upgrade() else { return };
-        let mut idle = pool.idle.lock();
-        if idle.len() < IDLE_MAX {
-            let mut buffer = std::mem::take(&mut self.buffer);
-            buffer.clear();
-            idle.push(buffer);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.give_back(std::mem::take(&mut self.buffer));
         }
     }
 }
@@ -76,10 +90,10 @@ mod tests {
     fn a_large_buffer_comes_back_and_a_small_one_is_not_of_the_pool() {
         let pool = BlockPool::new(1 << 16);
         let mut buffer = pool.take(1 << 16);
-        buffer.extend_from_slice(b"group");
+        buffer.resize(1 << 16, 7);
         let address = buffer.as_ptr();
         let shared = pool.share(buffer);
-        assert_eq!(&shared[..], b"group");
+        assert_eq!(shared[5], 7);
         let reader = shared.clone();
         drop(shared);
         assert!(pool.idle.lock().is_empty(), "a reader has it");
@@ -89,5 +103,15 @@ mod tests {
         assert_eq!(again.as_ptr(), address);
         drop(pool.share(pool.take(100)));
         assert!(pool.idle.lock().is_empty());
+    }
+
+    #[test]
+    fn a_large_buffer_with_little_in_it_does_not_stay_with_the_group() {
+        let pool = BlockPool::new(1 << 16);
+        let mut buffer = pool.take(1 << 16);
+        buffer.extend_from_slice(b"small");
+        let shared = pool.share(buffer);
+        assert_eq!(&shared[..], b"small");
+        assert_eq!(pool.idle.lock().len(), 1, "the large one is back at once");
     }
 }

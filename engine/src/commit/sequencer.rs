@@ -18,7 +18,7 @@ use super::inbox::Submission;
 use super::outcome::Answer;
 use super::pool::BlockPool;
 use super::prepared::PreparedAppend;
-use super::preparer::{PrepareError, PrepareJob, Prepared, Spare};
+use super::preparer::{PrepareJob, Spare};
 use crate::format::block_ceil;
 use crate::format::group::{GROUP_HEADER_BYTES, GroupBuilder, GroupHeader, GroupKind};
 use crate::index::ids::IdIndex;
@@ -30,9 +30,7 @@ use crate::storage::{Completion, GroupWrite};
 
 mod admit;
 mod roll;
-
-/// How long to wait before trying again for space.
-const SPACE_RETRY: Duration = Duration::from_millis(250);
+mod space;
 
 /// Where the sequencer begins: what recovery found.
 pub struct Start {
@@ -206,34 +204,6 @@ impl Sequencer {
         }
     }
 
-    fn take_prepared(&mut self, prepared: Prepared) {
-        self.preparing = false;
-        let active = self.head.segment().header().number;
-        let result = match prepared {
-            Prepared::Allocated(segment, end, result) => result.map(|()| {
-                if segment == active {
-                    self.head.allocated(end);
-                }
-            }),
-            Prepared::Zeroed(segment, to, result) => result.map(|()| {
-                if segment == active {
-                    self.head.zeroed(to);
-                }
-            }),
-            Prepared::Spare(result) => result.map(|spare| self.spare = Some(spare)),
-        };
-        match result {
-            Ok(()) if self.no_space.take().is_some() => self.log.set_state(LogState::Writable),
-            Ok(()) => {}
-            Err(PrepareError::NoSpace(reason)) => {
-                tracing::warn!(reason, "no space: appends are refused until there is");
-                self.log.set_state(LogState::NoSpace(reason.clone()));
-                self.no_space = Some((reason, self.log.env.clock.monotonic() + SPACE_RETRY));
-            }
-            Err(error @ PrepareError::Io(_)) => self.fail(&error.to_string()),
-        }
-    }
-
     /// Publishes and answers what is durable, in order (invariant 2).
     fn retire(&mut self, step: &mut Step) {
         while self.failed.is_none() && self.in_flight.front().is_some_and(|it| it.durable) {
@@ -350,16 +320,6 @@ impl Sequencer {
         submission
     }
 
-    /// Refuses what waits, if there was no space and it is not time to look again.
-    fn refuse_without_space(&mut self, step: &mut Step) {
-        if let Some((reason, retry_at)) = &self.no_space
-            && self.log.env.clock.monotonic() < *retry_at
-        {
-            let error = AppendError::NoSpace(reason.clone());
-            self.refuse_all(step, &error);
-        }
-    }
-
     fn refuse_all(&self, step: &mut Step, error: &AppendError) {
         for Submission { reply, .. } in self.log.inbox.drain() {
             step.answers.push(Answer::new(reply, Err(error.clone())));
@@ -427,34 +387,6 @@ impl Sequencer {
         Completion::new(self.next_ticket, sink)
     }
 
-    fn next_prepare(&mut self) -> Option<PrepareJob> {
-        if self.preparing {
-            return None;
-        }
-        if let Some((_, retry_at)) = &self.no_space
-            && self.log.env.clock.monotonic() < *retry_at
-        {
-            return None;
-        }
-        let reserve = self.log.options.reserve_bytes();
-        let next_bytes = self.log.inbox.next_bytes().unwrap_or(0) as u64;
-        let wants_spare = self.spare.is_none()
-            && (self.roll.needs_spare() || self.roll.is_no() && self.head.wants_spare());
-        let job = if wants_spare {
-            let segment = self.head.segment().header().number + 1;
-            let bytes = Head::spare_bytes(self.log.options.segment_bytes);
-            Some(PrepareJob::Spare { segment, bytes, reserve })
-        } else {
-            self.head.plan(next_bytes, reserve)
-        };
-        self.preparing = job.is_some();
-        if job.is_none() && self.no_space.take().is_some() {
-            // What there was no space for was refused; the rest has its space.
-            self.log.set_state(LogState::Writable);
-        }
-        job
-    }
-
     fn quiet_for(&self) -> Duration {
         self.log.env.clock.monotonic().saturating_sub(self.idle_since)
     }
@@ -467,8 +399,12 @@ impl Sequencer {
         if self.failed.is_some() {
             return None;
         }
-        let witness = (self.unwitnessed && self.in_flight.is_empty())
-            .then(|| self.witness_after().saturating_sub(self.quiet_for()));
+        // While the mark waits for space, the end of the preparation is an arrival.
+        let may_mark = self.unwitnessed
+            && self.in_flight.is_empty()
+            && self.roll.is_no()
+            && matches!(self.head.room_for_mark(), Room::Fits | Room::SegmentFull);
+        let witness = may_mark.then(|| self.witness_after().saturating_sub(self.quiet_for()));
         let now = self.log.env.clock.monotonic();
         // While space is being prepared, its end is an arrival.
         let no_space = self.no_space.as_ref().filter(|_| !self.preparing);

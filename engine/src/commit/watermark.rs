@@ -1,9 +1,8 @@
 //! The position up to which the log is durable and visible.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use event_listener::{Event, EventListener, Listener};
+use event_listener::{Event, EventListener};
 use quipu_types::Position;
 
 /// Durable and visible up to here.
@@ -45,12 +44,5 @@ impl CommitWatermark {
     /// advance before this call is not told.
     pub fn listen(&self) -> EventListener {
         self.advanced.listen()
-    }
-
-    /// Blocks until the watermark is beyond `position` or `timeout` is over; says which.
-    pub fn wait_past(&self, position: Position, timeout: Duration) -> bool {
-        let listener = self.listen();
-        self.current() > position
-            || (listener.wait_timeout(timeout).is_some() && self.current() > position)
     }
 }

@@ -9,7 +9,7 @@ use quipu_types::{Position, Record, Timestamp, Uuid, Version};
 use super::keys::KeyHasher;
 use crate::format::BLOCK_BYTES;
 use crate::format::group::GroupHeader;
-use crate::format::index_file::{IndexFile, IndexHeader};
+use crate::format::index_file::{IndexFault, IndexFile, IndexHeader};
 use crate::format::sum::crc64;
 
 /// More distinct type names than this are not listed.
@@ -97,10 +97,9 @@ impl IndexBuilder {
 
     /// The finished file.
     ///
-    /// # Panics
-    /// Never: what it builds passes its own check.
-    #[must_use]
-    pub fn finish(mut self, segment_id: Uuid, seal_sum: u64) -> IndexFile {
+    /// # Errors
+    /// That the records have versions or keys that no log gives.
+    pub fn finish(mut self, segment_id: Uuid, seal_sum: u64) -> Result<IndexFile, IndexFault> {
         self.ids.sort_unstable();
         self.correlations.sort_unstable();
         let names = self.encode_names();
@@ -140,7 +139,7 @@ impl IndexBuilder {
         out.extend_from_slice(&keys);
         let sum = crc64(&out);
         out.extend_from_slice(&sum.to_le_bytes());
-        IndexFile::check(Bytes::from(out), segment_id, seal_sum).expect("a built index is valid")
+        IndexFile::check(Bytes::from(out), segment_id, seal_sum)
     }
 
     fn encode_names(&self) -> Option<Vec<u8>> {

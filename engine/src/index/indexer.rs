@@ -149,7 +149,8 @@ impl Indexer {
         let is_whole =
             |it: &UnderWay| it.segment == header.number && it.next_position == seal.first_position;
         let index = match self.under_way.take().filter(is_whole) {
-            Some(whole) => Ok(whole.builder.finish(header.segment_id, seal.sum)),
+            Some(whole) => (whole.builder.finish(header.segment_id, seal.sum))
+                .map_err(|fault| rebuild::unindexable(header, fault).into()),
             None => rebuild::build(&*self.log.env.storage, self.log.hasher, header),
         };
         match index {

@@ -5,7 +5,7 @@ use quipu_types::{Corruption, Position};
 use super::builder::IndexBuilder;
 use super::keys::KeyHasher;
 use crate::format::group::GroupKind;
-use crate::format::index_file::IndexFile;
+use crate::format::index_file::{IndexFault, IndexFile};
 use crate::format::segment_header::SegmentHeader;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
 use crate::storage::{Storage, index_name, segment_name};
@@ -45,7 +45,8 @@ pub fn build(
                 }
             }
             Err(ScanEnd::Sealed) => {
-                return Ok(builder.finish(header.segment_id, scanner.point().chain));
+                let index = builder.finish(header.segment_id, scanner.point().chain);
+                return index.map_err(|fault| unindexable(header, fault).into());
             }
             Err(end) => {
                 return Err(Corruption {
@@ -57,6 +58,16 @@ pub fn build(
                 .into());
             }
         }
+    }
+}
+
+/// Records that are valid by the format, and that no log writes.
+pub fn unindexable(header: &SegmentHeader, fault: IndexFault) -> Corruption {
+    Corruption {
+        segment: header.number,
+        first: header.first_position,
+        last: Position::MAX,
+        problem: format!("its records cannot be indexed: {fault}"),
     }
 }
 

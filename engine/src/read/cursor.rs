@@ -106,8 +106,15 @@ impl Cursor {
     /// Whether the next record can be had without the disk.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
+        if let (Some(plan), Some(position)) = (&self.plan, self.peek_position()) {
+            return plan.segment.is_in_memory(position);
+        }
+        let next = match self.direction {
+            Direction::Forward => self.first,
+            Direction::Backward => self.last,
+        };
         let segments = self.log.segments.snapshot();
-        segment_of(&segments, self.first).is_some_and(|it| segments[it].is_in_memory(self.first))
+        segment_of(&segments, next).is_some_and(|it| segments[it].is_in_memory(next))
     }
 
     /// The next page.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_listener::EventListener;
+use event_listener::{EventListener, Listener};
 use quipu_types::{
     Checkpoint, Filter, Position, ReadError, StartAfter, SubscribeRequest, SubscriptionItem,
 };
@@ -162,12 +162,14 @@ impl Subscription {
         limits: PageLimits,
         timeout: Duration,
     ) -> Result<Vec<SubscriptionItem>, ReadError> {
+        // Taken before looking, so that neither an advance nor a close in between is missed.
+        let advanced = self.listen();
         let items = self.try_next(limits)?;
         if !items.is_empty() {
             return Ok(items);
         }
         let timeout = self.checkpoint_due_in().map_or(timeout, |due| due.min(timeout));
-        self.log.watermark.wait_past(self.after, timeout);
+        advanced.wait_timeout(timeout);
         self.try_next(limits)
     }
 }

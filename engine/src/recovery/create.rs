@@ -2,11 +2,12 @@
 
 use quipu_types::{Position, Timestamp, Uuid};
 
+use super::repair;
 use crate::commit::head::Head;
 use crate::commit::preparer::{PrepareJob, Prepared};
 use crate::error::OpenError;
 use crate::format::segment_header::SegmentHeader;
-use crate::format::{BLOCK_BYTES, FORMAT_VERSION};
+use crate::format::{BLOCK_BYTES, FORMAT_VERSION, is_zero};
 use crate::options::LogOptions;
 use crate::shared::Environment;
 use crate::storage::{MARKER_NAME, Storage, segment_name};
@@ -16,13 +17,7 @@ use crate::storage::{MARKER_NAME, Storage, segment_name};
 /// # Errors
 /// That the disk refused, or has too little space.
 pub fn create(env: &Environment, options: &LogOptions) -> Result<(), OpenError> {
-    // An interrupted creation may have left a file without a valid header and without a group.
-    match env.storage.remove(&segment_name(1)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(OpenError::Io { action: "remove a half-made segment 1".to_owned(), error });
-        }
-        _ => {}
-    }
+    clear_half_made(&*env.storage)?;
     let bytes = Head::spare_bytes(options.segment_bytes);
     let reserve = options.reserve_bytes();
     let job = PrepareJob::Spare { segment: 1, bytes, reserve };
@@ -46,6 +41,24 @@ pub fn create(env: &Environment, options: &LogOptions) -> Result<(), OpenError> 
     debug_assert!(spare.allocated >= BLOCK_BYTES as u64);
     spare.file.write_durable(0, &header.encode()).map_err(OpenError::io("write segment 1"))?;
     write_marker(&*env.storage, header.log_id)
+}
+
+/// Removes what an interrupted creation has left: a file without a valid header and without a
+/// group. What it holds is kept in a copy, unless it is zeros.
+fn clear_half_made(storage: &dyn Storage) -> Result<(), OpenError> {
+    let name = segment_name(1);
+    let file = match storage.open(&name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(OpenError::io(format!("open {name}")))?,
+    };
+    let content = storage.map(&name).map_err(OpenError::io(format!("read {name}")))?;
+    if !is_zero(&content) {
+        let range = (0, content.len() as u64);
+        repair::keep_copy(storage, &*file, 1, range, 1).ok_or_else(|| {
+            OpenError::Unreadable(format!("{name} is half made, and no copy of it can be kept"))
+        })?;
+    }
+    storage.remove(&name).map_err(OpenError::io(format!("remove {name}")))
 }
 
 /// Writes the file that says that the folder is a log.

@@ -148,7 +148,11 @@ impl Folder {
 
     fn remove_temporary(&self, env: &Environment) -> Result<(), OpenError> {
         for name in &self.temporary {
-            env.storage.remove(name).map_err(OpenError::io(format!("remove {name}")))?;
+            match env.storage.remove(name) {
+                // Another process that only tried to open the log has removed its own.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(OpenError::io(format!("remove {name}")))?,
+            }
         }
         Ok(())
     }
@@ -310,7 +314,10 @@ impl Opening {
         tail: &ScannedTail,
         known: Known,
     ) -> Result<Opened, OpenError> {
-        let epoch = tail.epoch + 1;
+        let epoch = tail
+            .epoch
+            .checked_add(1)
+            .ok_or_else(|| OpenError::Unreadable(format!("no epoch comes after {}", tail.epoch)))?;
         if decide(&tail.facts) == TailCase::Torn {
             self.cut_torn_tail(&last, tail, epoch)?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quipu_types::{Position, Record, Timestamp};
 
-use super::decide::TailFacts;
+use super::decide::{TailCase, TailFacts, decide};
 use crate::format::group::{Group, GroupKind};
 use crate::format::segment_header::SegmentHeader;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
@@ -68,6 +68,26 @@ pub fn scan(header: &SegmentHeader, file: &Arc<dyn StorageFile>) -> io::Result<S
         clean: matches!(last_kind, Some(GroupKind::Clean | GroupKind::Seal)),
         groups,
     })
+}
+
+/// As [`scan`], beside a writer: a group that was in flight when its place was read and durable
+/// when the rest was read looks like damage, until one looks again.
+///
+/// # Errors
+/// What the disk says.
+pub fn scan_beside_writer(
+    header: &SegmentHeader,
+    file: &Arc<dyn StorageFile>,
+) -> io::Result<ScannedTail> {
+    let mut tail = scan(header, file)?;
+    while decide(&tail.facts) == TailCase::AcknowledgedDamaged {
+        let again = scan(header, file)?;
+        if again.facts.end == tail.facts.end {
+            break;
+        }
+        tail = again;
+    }
+    Ok(tail)
 }
 
 fn last_record(group: &Group) -> Option<Record> {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock};
+use rustix::io::Errno;
 
 use super::map::map;
 use super::names::{LOCK_NAME, PROBE_STEM};
@@ -78,7 +79,7 @@ impl DiskStorage {
     ) -> io::Result<Self> {
         let folder = folder.as_ref().to_path_buf();
         if access == Access::ReadWrite {
-            fs::DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(&folder)?;
+            create_folder(&folder)?;
         }
         let directory = File::open(&folder)?;
         if !directory.metadata()?.is_dir() {
@@ -174,14 +175,22 @@ impl Storage for DiskStorage {
             .mode(PRIVATE_FILE)
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(self.path(LOCK_NAME))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder)?;
-            return Err(LockError::Held(holder.trim().to_owned()));
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder)?;
+                return Err(LockError::Held(holder.trim().to_owned()));
+            }
+            Err(error) => return Err(io::Error::from(error).into()),
         }
-        let program = std::env::args().next().unwrap_or_default();
-        file.set_len(0)?;
-        writeln!(file, "process {} ({program})", std::process::id())?;
+        let program = std::env::args_os().next().unwrap_or_default();
+        let (id, program) = (std::process::id(), program.display());
+        let told = file.set_len(0).and_then(|()| writeln!(file, "process {id} ({program})"));
+        if let Err(error) = told {
+            // A full disk has no room for a name; the lock is held all the same.
+            tracing::warn!(%error, "cannot write who holds the lock");
+        }
         Ok(Box::new(FolderLock(file)))
     }
 
@@ -203,6 +212,10 @@ impl Storage for DiskStorage {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let file = self.options(self.direct).open(self.path(name))?;
+        if !self.direct {
+            // After a failed write the page cache may hold what the medium does not.
+            fadvise(&file, 0, None, Advice::DontNeed)?;
+        }
         Ok(Arc::new(DiskFile::new(file)))
     }
 
@@ -229,6 +242,7 @@ impl Storage for DiskStorage {
             .create(true)
             .truncate(true)
             .mode(PRIVATE_FILE)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&temporary)?;
         let written = file.write_all(content).and_then(|()| file.sync_all());
         if let Err(error) = written {
@@ -326,7 +340,7 @@ impl StorageFile for DiskFile {
         if self.allocates.load(Ordering::Relaxed) {
             match fallocate(&self.file, FallocateFlags::empty(), length, end - length) {
                 Ok(()) => return Ok(()),
-                Err(rustix::io::Errno::OPNOTSUPP) => {
+                Err(Errno::OPNOTSUPP) => {
                     self.allocates.store(false, Ordering::Relaxed);
                 }
                 Err(error) => return Err(error.into()),
@@ -350,6 +364,28 @@ impl StorageFile for DiskFile {
 /// Whether a file of this name is the log's and is not renamed or removed while a writer runs.
 fn stays(name: &str) -> bool {
     matches!(FileKind::of(name), FileKind::Marker | FileKind::Segment(_))
+}
+
+/// Creates a folder that may be missing, with the folders above it, and makes their entries
+/// durable: a log whose folder a crash takes away is lost as a whole.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    let made: Vec<&Path> = folder.ancestors().take_while(|it| !it.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder)?;
+    // The folder itself also when it was there: an earlier process may have died in between.
+    for entry in std::iter::once(folder).chain(made) {
+        let parent = match entry.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
+        };
+        match File::open(parent) {
+            Ok(parent) => parent.sync_all()?,
+            // Not ours to read, so not ours to have made anything in.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {

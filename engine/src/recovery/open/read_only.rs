@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Folder, Follower, Opened, Opening, Placed, Progress, TailCase, decide, place, scan};
+use super::{Folder, Follower, Opened, Opening, Placed, Progress, place};
 use crate::error::OpenError;
+use crate::recovery::tail::scan_beside_writer;
 use crate::segment::Segment;
 use crate::segment::scanner::ScanEnd;
 use crate::shared::LogState;
@@ -40,21 +41,11 @@ impl Opening {
         Ok(opened)
     }
 
-    /// As [`Self::judge`], beside a writer: a group that was in flight when its place was read and
-    /// durable when the rest was read looks like damage, until one looks again.
+    /// As [`Self::judge`], beside a writer.
     fn judge_beside_writer(&mut self, last: &Placed) -> Result<(), OpenError> {
-        let read = || {
-            scan(&last.header, &last.file)
-                .map_err(OpenError::io(format!("read segment {}", last.header.number)))
-        };
-        let mut tail = read()?;
-        while decide(&tail.facts) == TailCase::AcknowledgedDamaged {
-            let again = read()?;
-            if again.facts.end == tail.facts.end {
-                break;
-            }
-            tail = again;
-        }
+        let number = last.header.number;
+        let tail = scan_beside_writer(&last.header, &last.file)
+            .map_err(OpenError::io(format!("read segment {number}")))?;
         self.report.clean = tail.clean;
         if tail.end != ScanEnd::Sealed || !self.has_rolled(last.header.number)? {
             self.judge(last, &tail);
