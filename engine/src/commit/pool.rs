@@ -45,15 +45,11 @@ impl BlockPool {
             fitting.extend_from_slice(&buffer);
             self.give_back(std::mem::replace(&mut buffer, fitting));
         }
-        let of_pool = (self.buffer_bytes..=2 * self.buffer_bytes).contains(&buffer.capacity());
-        let pool = if of_pool { Arc::downgrade(self) } else { Weak::new() };
-        Bytes::from_owner(Shared { buffer, pool })
+        Bytes::from_owner(Shared { buffer, pool: Arc::downgrade(self) })
     }
-}
 
-impl BlockPool {
     /// Keeps a buffer of the pool's size for the next who asks.
-    pub fn give_back(&self, mut buffer: BlockBuffer) {
+    fn give_back(&self, mut buffer: BlockBuffer) {
         let mut idle = self.idle.lock();
         let of_pool = (self.buffer_bytes..=2 * self.buffer_bytes).contains(&buffer.capacity());
         if of_pool && idle.len() < IDLE_MAX {

@@ -98,12 +98,6 @@ impl DiskStorage {
         Ok(storage)
     }
 
-    /// The folder's path.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
