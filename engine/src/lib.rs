@@ -3,6 +3,7 @@
 //! An append walks through [`log`] and [`commit`]; what it becomes on disk is in [`mod@format`] and
 //! `segments-format.md`; what a crash leaves is judged in [`recovery`]. Modules in reading order.
 
+pub mod bug;
 pub mod clock;
 pub mod commit;
 pub mod error;

@@ -300,6 +300,8 @@ mod failed_write {
 }
 
 mod no_space {
+    use quipu_tests::tamper::{Folder, change};
+
     use super::*;
 
     /// A segment larger than the space that is prepared ahead, so that the active one must grow.
@@ -390,6 +392,27 @@ mod no_space {
             assert_eq!(subject.ids(), ids_of(1..refused));
             subject.append(refused).unwrap();
         }
+    }
+
+    /// Found by the simulator after 68,193 crashes with faults: appends and close waited for ever.
+    #[test]
+    fn a_roll_that_finds_no_room_for_seal_refuses_and_closes() {
+        let mut subject = Subject::open(&small());
+        for number in 1..=11 {
+            subject.append(number).unwrap();
+        }
+        subject.log.close();
+        // A crash has taken the space behind CLEAN; only START and SEAL have room there.
+        let segment = Folder(subject.folder.path()).segment(1);
+        change(&segment, |bytes| bytes.truncate(14 * 4_096));
+        subject.faults.fail_all(Operation::Space, FULL);
+        subject.log =
+            open(subject.folder.path(), &subject.options, &subject.faults, &subject.clock);
+        assert!(is_no_space(&subject.append(12).unwrap_err()));
+        subject.log.close();
+        let subject = subject.reopen();
+        assert_eq!(subject.ids(), ids_of(1..12));
+        subject.append(12).unwrap();
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The simulator itself: it is deterministic, it finds a disk that lies, and a short run of it is
-//! clean. The long run is `simulate` (see CONTRIBUTING.md).
+//! The simulator itself: it is deterministic, it reaches every state, it finds every seeded bug,
+//! and a short run of it is clean. The long run is `simulate` (see CONTRIBUTING.md).
 
-use quipu_tests::sim::disk::Fault;
-use quipu_tests::sim::run::{Figures, Plan, run};
+use quipu_tests::sim::defect::Defect;
+use quipu_tests::sim::figures::Figures;
+use quipu_tests::sim::run::{Mishaps, Plan, run};
 
 fn figures(plan: Plan) -> Figures {
     run(plan).unwrap_or_else(|violation| {
@@ -10,45 +11,54 @@ fn figures(plan: Plan) -> Figures {
     })
 }
 
+fn mishaps(seed: u64) -> Mishaps {
+    if seed.is_multiple_of(2) { Mishaps::CrashesAndFaults } else { Mishaps::Crashes }
+}
+
 #[test]
 fn one_seed_is_one_run() {
     for seed in 1..40 {
-        let plan = Plan { seed, faults: seed % 2 == 0, ..Plan::default() };
+        let plan = Plan { seed, mishaps: mishaps(seed), defect: None };
         assert_eq!(figures(plan), figures(plan), "seed {seed}");
     }
 }
 
 #[test]
 fn a_short_run_is_clean_and_reaches_every_state() {
-    let mut crashes_in_recovery = 0;
-    let (mut torn, mut rolls, mut clean, mut damage) = (0, 0, 0, 0);
-    for seed in 1_000..1_300 {
-        let run = figures(Plan { seed, faults: seed % 3 == 0, ..Plan::default() });
-        crashes_in_recovery += run.crashes_in_recovery;
-        torn += run.torn_tails;
-        rolls += run.finished_rolls;
-        clean += run.clean_closes;
-        damage += run.damage_reported;
+    let mut total = Figures::default();
+    for seed in 1_000..1_600 {
+        total.add(&figures(Plan { seed, mishaps: mishaps(seed), defect: None }));
     }
-    assert!(crashes_in_recovery > 0 && torn > 0 && rolls > 0 && clean > 0 && damage > 0);
+    assert!(total.torn_tails > 0 && total.finished_rolls > 0 && total.clean_closes > 0);
+    assert!(total.damage_reported > 0 && total.faults_met > 0);
+    for moment in [
+        "running: nothing",
+        "running: group",
+        "running: several groups",
+        "running: SEAL",
+        "running: segment header",
+        "running: zeros",
+        "running: WITNESS",
+        "running: index file",
+        "running: creating a file",
+        "running: syncing the folder",
+        "opening: zeros",
+        "opening: START",
+        "opening: segment header",
+        "opening: index file",
+        "opening: copy of a torn tail",
+        "opening: LOG",
+        "closed: nothing",
+    ] {
+        assert!(total.moments.contains_key(moment), "{moment} was never hit: {:?}", total.moments);
+    }
 }
 
 #[test]
-fn a_disk_that_lies_about_flushes_is_found_out() {
-    let lying = |seed| Plan { seed, fault: Fault::LyingFlush, ..Plan::default() };
-    assert!((1..50).any(|seed| run(lying(seed)).is_err()));
-}
-
-#[test]
-fn a_folder_that_is_not_synced_is_found_out() {
-    let forgetful = |seed| Plan { seed, fault: Fault::NoDirectorySync, ..Plan::default() };
-    assert!((1..400).any(|seed| run(forgetful(seed)).is_err()));
-}
-
-#[test]
-fn without_a_witness_damage_is_cut_in_silence_and_that_is_found_out() {
-    let unwitnessed = |seed| Plan { seed, faults: true, no_witness: true, ..Plan::default() };
-    let violation = (1..2_000).find_map(|seed| run(unwitnessed(seed)).err());
-    let violation = violation.expect("damage to the last group is cut in silence sometimes");
-    assert!(violation.problem.contains("in silence"), "{}", violation.problem);
+fn every_seeded_bug_that_shows_soon_is_found() {
+    let slow = ["no-salt", "no-witness", "skips-directory-sync", "skips-file-sync"];
+    for (name, defect) in Defect::ALL.into_iter().filter(|(name, _)| !slow.contains(name)) {
+        let breaks = |seed| run(Plan { seed, mishaps: mishaps(seed), defect: Some(defect) });
+        assert!((1..2_000).any(|seed| breaks(seed).is_err()), "{name} was not noticed");
+    }
 }

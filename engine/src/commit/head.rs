@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quipu_types::Position;
 
 use super::preparer::{PrepareJob, Spare, ZERO_BYTES};
+use crate::bug::{Bug, seeded};
 use crate::format::BLOCK_BYTES;
 use crate::format::group::{GroupHeader, GroupPlace};
 use crate::segment::Segment;
@@ -91,7 +92,11 @@ impl Head {
             epoch,
             offset: self.offset,
             first_position,
-            durable_upto: self.durable,
+            durable_upto: if seeded(Bug::ClaimsTooMuchDurable) {
+                self.offset
+            } else {
+                self.durable
+            },
             chain: self.chain,
         }
     }

@@ -19,6 +19,7 @@ use super::outcome::Answer;
 use super::pool::BlockPool;
 use super::prepared::PreparedAppend;
 use super::preparer::{PrepareJob, Spare};
+use crate::bug::{Bug, seeded};
 use crate::format::block_ceil;
 use crate::format::group::{GROUP_HEADER_BYTES, GroupBuilder, GroupHeader, GroupKind};
 use crate::index::ids::IdIndex;
@@ -29,6 +30,7 @@ use crate::shared::{LogState, Shared};
 use crate::storage::{Completion, GroupWrite};
 
 mod admit;
+mod defects;
 mod roll;
 mod space;
 
@@ -197,6 +199,9 @@ impl Sequencer {
                     write.durable = true;
                 }
             }
+            Err(_) if seeded(Bug::GoesOnAfterAFailure) => {
+                self.in_flight.retain(|it| it.ticket != ticket);
+            }
             Err(error) => self.fail(&format!(
                 "writing segment {} failed: {error}",
                 self.head.segment().header().number
@@ -206,6 +211,9 @@ impl Sequencer {
 
     /// Publishes and answers what is durable, in order (invariant 2).
     fn retire(&mut self, step: &mut Step) {
+        if self.break_retiring(step) {
+            return;
+        }
         while self.failed.is_none() && self.in_flight.front().is_some_and(|it| it.durable) {
             let Some(write) = self.in_flight.pop_front() else { return };
             match write.written {
@@ -243,7 +251,9 @@ impl Sequencer {
                     }
                 });
                 // Readers who see the watermark find the records (its invariant 2).
-                self.log.watermark.advance(header.next_position().previous());
+                let ahead = u64::from(seeded(Bug::WatermarkAheadByOne));
+                self.log.watermark.advance(Position(header.next_position().previous().0 + ahead));
+                self.break_publishing(appends);
                 let (count, events) = (appends.len() as u64, u64::from(header.records));
                 self.log.counters.group(count, events, u64::from(header.group_bytes));
             }
@@ -283,8 +293,10 @@ impl Sequencer {
         if builder.is_empty() {
             // Invariant 3: these answers rest on what the newest group in flight will make true.
             match self.in_flight.back_mut() {
-                Some(newest) => newest.answers.extend(answers),
-                None => step.answers.extend(answers),
+                Some(newest) if !seeded(Bug::AnswersConflictsEarly) => {
+                    newest.answers.extend(answers);
+                }
+                _ => step.answers.extend(answers),
             }
             return None;
         }

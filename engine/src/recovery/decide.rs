@@ -1,5 +1,6 @@
 //! What the end of the active segment means: segments-format.md §11 as a pure function.
 
+use crate::bug::{Bug, seeded};
 use crate::format::IN_FLIGHT_BYTES_MAX;
 
 /// What was found at and behind the last valid group of the active segment.
@@ -31,7 +32,7 @@ pub enum TailCase {
 /// The row of the table that the facts hit; every combination hits exactly one.
 #[must_use]
 pub fn decide(facts: &TailFacts) -> TailCase {
-    if facts.durable_upto > facts.end {
+    if facts.durable_upto > facts.end && !seeded(Bug::IgnoresDurableBound) {
         return TailCase::AcknowledgedDamaged;
     }
     match (facts.last_stray, facts.last_nonzero) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quipu_types::{AggregateKey, Corruption, Record};
 
 use super::chain::Placed;
+use crate::bug::{Bug, seeded};
 use crate::error::OpenError;
 use crate::format::group::{Group, GroupHeader, GroupKind};
 use crate::format::index_file::{IndexFault, IndexFile};
@@ -73,7 +74,7 @@ impl Known {
             let key = Arc::new(AggregateKey::new(entry.aggregate_type, entry.aggregate_id));
             self.versions.set(entry.hash, &key, entry.last_version());
         }
-        for (id, position) in index.ids() {
+        for (id, position) in index.ids().filter(|_| !seeded(Bug::ForgetsIndexedIds)) {
             self.ids.insert(id, position);
         }
     }

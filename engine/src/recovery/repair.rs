@@ -7,6 +7,7 @@ use std::sync::Arc;
 use quipu_types::{Position, Timestamp};
 
 use super::decide::TailFacts;
+use crate::bug::{Bug, seeded};
 use crate::commit::head::Head;
 use crate::commit::preparer::{PrepareError, PrepareJob, Prepared, Spare, fill_spare};
 use crate::format::group::{GroupBuilder, GroupHeader, GroupKind, GroupPlace};
@@ -73,6 +74,9 @@ fn epoch_of(name: &str) -> u64 {
 pub fn zero_tail(file: &dyn StorageFile, facts: &TailFacts) -> io::Result<()> {
     let Some(last) = facts.last_nonzero else { return Ok(()) };
     let mut offset = facts.end;
+    if seeded(Bug::CutsTooMuch) {
+        offset = offset.saturating_sub(BLOCK);
+    }
     while offset < last + BLOCK {
         let bytes = (last + BLOCK - offset).min(ZERO_BYTES);
         let zeros = zeroed_blocks(usize::try_from(bytes).map_err(io::Error::other)?);
@@ -119,6 +123,9 @@ impl Barrier<'_> {
             chain: self.chain,
         };
         let (header, bytes) = GroupBuilder::new(place, BlockBuffer::new()).finish(kind);
+        if kind == GroupKind::Start && seeded(Bug::NoStartBarrier) {
+            return Ok(GroupHeader { group_bytes: 0, sum: self.chain, ..header });
+        }
         self.file.allocate(header.end())?;
         self.file.write_durable(self.offset, &bytes)?;
         Ok(header)

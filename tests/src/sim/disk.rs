@@ -1,9 +1,9 @@
-//! A disk in memory that behaves at a crash as badly as segments-format.md §2 allows.
+//! A disk in memory that behaves as badly as segments-format.md §2 allows.
 //!
-//! Group writes are held until the simulation completes them, in any order. At a crash each
-//! 512-byte sector of a write in flight is old, new or garbage; directory entries that were not
-//! synced may be lost; space that was allocated and not written may be gone. A countdown crashes
-//! in the middle of any operation.
+//! Group writes are held until the simulation completes them, in any order. At a loss of power
+//! each 512-byte sector of a write in flight is old, new or garbage; directory entries that were
+//! not synced may be lost; space that was allocated and not written may be gone. A fuse takes the
+//! power away in the middle of any operation; a fault lets any one fail.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,24 +12,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fastrand::Rng;
 use parking_lot::Mutex;
+use quipu_engine::format::BlockBuffer;
 use quipu_engine::storage::{
     FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
 };
 
-const SECTOR: usize = 512;
-const BLOCK: usize = 4_096;
+mod content;
+mod file;
+mod operation;
+mod rot;
 
-/// What the disk does wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing.
-    #[default]
-    None,
-    /// It reports group writes durable that stay in its cache.
-    LyingFlush,
-    /// It reports a synced folder that is not.
-    NoDirectorySync,
-}
+use content::{Content, FileState};
+use file::SimFile;
+use operation::Operation;
+pub use operation::{Defect, IoFault, UNREADABLE};
+
+const PLENTY: u64 = 1 << 40;
 
 /// A disk. Clones are the same disk.
 #[derive(Clone)]
@@ -45,68 +43,86 @@ struct State {
     rng: Rng,
     /// Operations until the power goes off in the middle of one.
     fuse: Option<u64>,
-    /// The n-th operation from now fails with this error.
-    failing: Option<(u64, io::ErrorKind)>,
+    /// The n-th operation from now fails so.
+    fault: Option<(u64, IoFault)>,
+    faults_met: u64,
     powered: bool,
-    /// Writes are torn instead of made: the crash is under way.
-    tearing: bool,
+    /// What was under way when the power went off.
+    interrupted: Option<&'static str>,
+    /// How far the writes under way come.
+    reach: Reach,
     free: u64,
-    fault: Fault,
+    defect: Option<Defect>,
     operations: u64,
+    changes: u64,
 }
 
-/// A file's bytes, shared by all names and handles of it.
-type Content = Arc<Mutex<FileState>>;
-
-#[derive(Default)]
-struct FileState {
-    bytes: Vec<u8>,
-    /// Length that a crash cannot take back.
-    durable_length: usize,
+/// How far a write comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Onto the medium.
+    Medium,
+    /// Into the disk's cache.
+    Cache,
+    /// Into the disk's cache, with some of its sectors: its process has died.
+    Partly,
+    /// Anywhere: the power is gone.
+    Torn,
 }
 
 impl SimDisk {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, defect: Option<Defect>) -> Self {
         let state = State {
             files: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             in_flight: Vec::new(),
             rng: Rng::with_seed(seed),
             fuse: None,
-            failing: None,
+            fault: None,
+            faults_met: 0,
             powered: true,
-            tearing: false,
-            free: 1 << 40,
-            fault: Fault::None,
+            interrupted: None,
+            reach: Reach::Medium,
+            free: PLENTY,
+            defect,
             operations: 0,
+            changes: 0,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The power goes off in the middle of the n-th operation from now.
+    /// The power goes off in the middle of the n-th operation from now that changes anything.
     pub fn set_fuse(&self, operations: Option<u64>) {
         self.state.lock().fuse = operations;
     }
 
-    /// The n-th operation from now fails, and does nothing.
-    pub fn fail_after(&self, operations: Option<(u64, io::ErrorKind)>) {
-        self.state.lock().failing = operations;
-    }
-
-    pub fn set_fault(&self, fault: Fault) {
+    /// The n-th operation from now fails.
+    pub fn set_fault(&self, fault: Option<(u64, IoFault)>) {
         self.state.lock().fault = fault;
     }
 
-    pub fn set_free(&self, bytes: u64) {
-        self.state.lock().free = bytes;
+    /// There is no space, or there is again.
+    pub fn set_full(&self, full: bool) {
+        self.state.lock().free = if full { 0 } else { PLENTY };
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.state.lock().free == 0
+    }
+
+    /// Operations that were made to fail so far.
+    pub fn faults_met(&self) -> u64 {
+        self.state.lock().faults_met
     }
 
     pub fn is_powered(&self) -> bool {
         self.state.lock().powered
     }
 
-    pub fn operations(&self) -> u64 {
-        self.state.lock().operations
+    /// Operations so far, and those of them that change anything.
+    pub fn operations(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.operations, state.changes)
     }
 
     pub fn in_flight(&self) -> usize {
@@ -115,120 +131,131 @@ impl SimDisk {
 
     /// Completes the `index`th write in flight.
     pub fn complete(&self, index: usize) {
-        let (write, fault) = {
+        let (write, defect) = {
             let mut state = self.state.lock();
-            (state.in_flight.swap_remove(index), state.fault)
+            (state.in_flight.swap_remove(index), state.defect)
         };
-        let result = match fault {
-            Fault::LyingFlush => Ok(()),
-            Fault::None | Fault::NoDirectorySync => {
-                write.file.write_durable(write.offset, &write.bytes)
+        let result = match defect {
+            Some(Defect::LiesAboutFlush) => self.write(&write, Reach::Cache),
+            _ => write.file.write_durable(write.offset, &write.bytes),
+        };
+        let result = match defect {
+            // The flush is tried again and succeeds; what it should have flushed was dropped.
+            Some(Defect::RetriesFailedFlush) if self.is_powered() => {
+                result.or_else(|_| self.write(&write, Reach::Cache))
             }
+            _ => result,
         };
         write.done.complete(result);
     }
 
+    fn write(&self, write: &GroupWrite, reach: Reach) -> io::Result<()> {
+        self.state.lock().reach = reach;
+        let result = write.file.write_durable(write.offset, &write.bytes);
+        self.state.lock().reach = Reach::Medium;
+        result
+    }
+
+    /// What a crash now would interrupt.
+    pub fn moment(&self) -> &'static str {
+        let state = self.state.lock();
+        let header_or_mark = |write: &GroupWrite| match operation::name(write.offset, &write.bytes)
+        {
+            "group" => None,
+            other => Some(other),
+        };
+        match (state.interrupted, state.in_flight.as_slice()) {
+            (Some(interrupted), _) => interrupted,
+            (None, []) => "nothing",
+            (None, writes) if writes.len() > 1 => "several groups",
+            (None, [write, ..]) => header_or_mark(write).unwrap_or("group"),
+        }
+    }
+
+    /// The process dies: sectors of its writes in flight have reached the disk's cache, or not.
+    pub fn kill(&self) {
+        for write in self.take_in_flight() {
+            self.write(&write, Reach::Partly).ok();
+        }
+    }
+
     /// Takes the power away: every write in flight is torn, and what was not synced may be lost.
     pub fn crash(&self) {
-        let in_flight = {
-            let mut state = self.state.lock();
-            (state.powered, state.tearing) = (false, true);
-            std::mem::take(&mut state.in_flight)
-        };
-        for write in &in_flight {
-            let torn = write.file.write_durable(write.offset, &write.bytes);
+        let in_flight = self.take_in_flight();
+        self.state.lock().powered = false;
+        for write in in_flight {
+            let torn = self.write(&write, Reach::Torn);
             assert!(torn.is_err(), "without power nothing is written whole");
         }
         let mut state = self.state.lock();
-        state.tearing = false;
         state.lose_names();
         let State { durable_names, rng, .. } = &mut *state;
         for content in durable_names.values() {
-            let mut file = content.lock();
-            if file.durable_length < file.bytes.len() && rng.bool() {
-                let length = file.durable_length;
-                file.bytes.truncate(length);
-            }
+            content.lock().lose_cache(rng);
         }
         state.files = state.durable_names.clone();
     }
 
-    /// Gives the power back.
+    fn take_in_flight(&self) -> Vec<GroupWrite> {
+        std::mem::take(&mut self.state.lock().in_flight)
+    }
+
+    /// The power is back.
     pub fn power_on(&self) {
         let mut state = self.state.lock();
-        (state.powered, state.fuse, state.failing) = (true, None, None);
-        state.in_flight.clear();
+        (state.powered, state.interrupted) = (true, None);
+    }
+
+    /// Nothing will go wrong until planned again.
+    pub fn calm(&self) {
+        let mut state = self.state.lock();
+        (state.fuse, state.fault, state.free) = (None, None, PLENTY);
     }
 
     /// Deletes every index file, as an operator may.
     pub fn delete_indexes(&self) {
+        let is_index = |name: &str| matches!(FileKind::of(name), FileKind::Index(_));
         let mut state = self.state.lock();
         state.files.retain(|name, _| !is_index(name));
         state.durable_names.retain(|name, _| !is_index(name));
     }
 
-    /// Damages one segment: flips a bit, loses a block, or puts another block of the file in its
-    /// place (a misdirected write); says what and where.
-    pub fn damage(&self) -> Option<String> {
-        let mut state = self.state.lock();
-        let State { files, rng, .. } = &mut *state;
-        let names: Vec<&String> = files.keys().filter(|name| is_segment(name)).collect();
-        let name = names.get(rng.usize(0..names.len().max(1)))?;
-        let bytes = &mut files.get(*name)?.lock().bytes;
-        let at = rng.usize(0..bytes.len().max(1));
-        let block = at / BLOCK * BLOCK;
-        let end = (block + BLOCK).min(bytes.len());
-        let what = match rng.u8(0..4) {
-            0 => {
-                bytes[block..end].fill(0);
-                "zeros in the block"
-            }
-            1 => {
-                let from = rng.usize(0..bytes.len() / BLOCK) * BLOCK;
-                let to = (from + end - block).min(bytes.len());
-                bytes.copy_within(from..to, block);
-                "another block in the place of the one"
-            }
-            _ => {
-                *bytes.get_mut(at)? ^= 1 << rng.u8(0..8);
-                "a flipped bit"
-            }
-        };
-        Some(format!("{what} at {at} of {name}"))
-    }
-
-    fn handle(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        let content = self.state.lock().files.get(name).cloned();
-        let content = content.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Arc::new(SimFile { disk: self.clone(), content }))
+    fn operate(&self, operation: Operation, what: &'static str) -> io::Result<()> {
+        self.state.lock().operate(operation, || what)
     }
 }
 
 impl State {
     /// Counts an operation: it may fail, and the power may go off in the middle of it.
-    fn operate(&mut self) -> io::Result<()> {
+    fn operate(
+        &mut self,
+        operation: Operation,
+        what: impl FnOnce() -> &'static str,
+    ) -> io::Result<()> {
         if !self.powered {
             return Err(io::Error::other("the power is off"));
         }
         self.operations += 1;
-        if let Some((left, kind)) = &mut self.failing {
+        self.changes += u64::from(operation.changes());
+        if let Some((left, fault)) = &mut self.fault {
             if *left == 0 {
-                let kind = *kind;
-                self.failing = None;
-                return Err(io::Error::from(kind));
+                let error = fault.error(operation);
+                self.fault = None;
+                self.faults_met += 1;
+                return Err(error);
             }
             *left -= 1;
         }
         match &mut self.fuse {
-            Some(0) => {
-                self.powered = false;
+            Some(0) if operation.changes() => {
+                (self.powered, self.fuse, self.interrupted) = (false, None, Some(what()));
                 Err(io::Error::other("the power went off"))
             }
-            Some(left) => {
+            Some(left) if operation.changes() => {
                 *left -= 1;
                 Ok(())
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -237,65 +264,20 @@ impl State {
         let all: Vec<String> =
             self.files.keys().chain(self.durable_names.keys()).cloned().collect();
         for name in all {
-            if self.rng.bool() {
+            let (now, before) = (self.files.get(&name), self.durable_names.get(&name));
+            let is_same = match (now, before) {
+                (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+                _ => false,
+            };
+            if is_same || self.rng.bool() {
                 continue;
             }
-            match self.files.get(&name) {
+            match now {
                 Some(content) => self.durable_names.insert(name, Arc::clone(content)),
                 None => self.durable_names.remove(&name),
             };
         }
     }
-}
-
-fn is_index(name: &str) -> bool {
-    matches!(FileKind::of(name), FileKind::Index(_))
-}
-
-fn is_segment(name: &str) -> bool {
-    matches!(FileKind::of(name), FileKind::Segment(_))
-}
-
-fn put(content: &Content, offset: u64, bytes: &[u8]) {
-    let mut file = content.lock();
-    let start = usize::try_from(offset).expect("small files");
-    let end = start + bytes.len();
-    if file.bytes.len() < end {
-        file.bytes.resize(end, 0);
-    }
-    file.bytes[start..end].copy_from_slice(bytes);
-}
-
-fn harden(content: &Content, offset: u64, length: usize) {
-    let mut file = content.lock();
-    let end = usize::try_from(offset).expect("small files") + length;
-    file.durable_length = file.durable_length.max(end);
-}
-
-/// Each sector is old, new or garbage.
-fn tear(content: &Content, offset: u64, bytes: &[u8], rng: &mut Rng) {
-    let start = usize::try_from(offset).expect("small files");
-    let kind = rng.u8(0..4);
-    for (index, sector) in bytes.chunks(SECTOR).enumerate() {
-        let at = (start + index * SECTOR) as u64;
-        match (kind, rng.u8(0..8)) {
-            // Some writes are lost or arrive whole, most are mixed.
-            (0, _) | (2.., 0..4) => {}
-            (1, _) | (2.., 4..7) => put(content, at, sector),
-            (_, _) => put(content, at, &garbage(content, sector.len(), rng)),
-        }
-    }
-}
-
-/// Random bytes, or those of another sector of the file.
-fn garbage(content: &Content, length: usize, rng: &mut Rng) -> Vec<u8> {
-    let file = content.lock();
-    let sectors = file.bytes.len() / SECTOR;
-    if sectors > 0 && rng.bool() {
-        let start = rng.usize(0..sectors) * SECTOR;
-        return file.bytes[start..start + length.min(SECTOR)].to_vec();
-    }
-    (0..length).map(|_| rng.u8(..)).collect()
 }
 
 impl Storage for SimDisk {
@@ -308,6 +290,7 @@ impl Storage for SimDisk {
     }
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
+        self.operate(Operation::Read, "listing")?;
         let state = self.state.lock();
         let entry = |(name, content): (&String, &Content)| FileEntry {
             name: name.clone(),
@@ -317,77 +300,78 @@ impl Storage for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        self.handle(name)
+        self.operate(Operation::Read, "opening")?;
+        let content = self.state.lock().files.get(name).cloned();
+        let content = content.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Arc::new(SimFile { disk: self.clone(), content }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        {
-            let mut state = self.state.lock();
-            state.operate()?;
-            if state.files.contains_key(name) {
-                return Err(io::Error::from(io::ErrorKind::AlreadyExists));
-            }
-            state.files.insert(name.to_owned(), Content::default());
+        self.operate(Operation::Make, "creating a file")?;
+        let content = Content::default();
+        let mut state = self.state.lock();
+        if state.files.contains_key(name) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
-        self.handle(name)
+        state.files.insert(name.to_owned(), Arc::clone(&content));
+        drop(state);
+        Ok(Arc::new(SimFile { disk: self.clone(), content }))
     }
 
     fn map(&self, name: &str) -> io::Result<Bytes> {
+        self.operate(Operation::Read, "mapping")?;
         let state = self.state.lock();
         let content = state.files.get(name).ok_or(io::ErrorKind::NotFound)?;
-        let mut copy = quipu_engine::format::BlockBuffer::new();
+        let mut copy = BlockBuffer::new();
         copy.extend_from_slice(&content.lock().bytes);
         Ok(Bytes::from_owner(copy))
     }
 
     fn write_atomic(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
-        let content = || {
-            let length = bytes.len();
-            Arc::new(Mutex::new(FileState { bytes: bytes.to_vec(), durable_length: length }))
-        };
-        if let Err(error) = state.operate() {
+        let content = |bytes: &[u8]| Arc::new(Mutex::new(FileState::durable(bytes.to_vec())));
+        if let Err(error) = state.operate(Operation::Make, || operation::name_of_file(name)) {
             // In the middle of it: nothing, a temporary file, or the whole of it.
             match state.rng.u8(0..3) {
                 0 => {}
                 1 => {
-                    let half = bytes[..state.rng.usize(0..=bytes.len())].to_vec();
-                    let half = FileState { durable_length: half.len(), bytes: half };
+                    let half = content(&bytes[..state.rng.usize(0..=bytes.len())]);
                     let name = format!("{name}.tmp");
-                    state.durable_names.insert(name, Arc::new(Mutex::new(half)));
+                    state.files.insert(name.clone(), Arc::clone(&half));
+                    state.durable_names.insert(name, half);
                 }
-                _ if !state.powered => {
-                    state.durable_names.insert(name.to_owned(), content());
+                _ => {
+                    let whole = content(bytes);
+                    state.files.insert(name.to_owned(), Arc::clone(&whole));
+                    state.durable_names.insert(name.to_owned(), whole);
                 }
-                _ => {}
             }
             return Err(error);
         }
-        let content = content();
+        let content = content(bytes);
         state.files.insert(name.to_owned(), Arc::clone(&content));
         state.durable_names.insert(name.to_owned(), content);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.operate()?;
-        let removed = state.files.remove(name);
+        self.operate(Operation::Change, "removing a file")?;
+        let removed = self.state.lock().files.remove(name);
         removed.map(|_| ()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
+        self.operate(Operation::Change, "syncing the folder")?;
         let mut state = self.state.lock();
-        state.operate()?;
-        if state.fault != Fault::NoDirectorySync {
+        if state.defect != Some(Defect::SkipsDirectorySync) {
             state.durable_names = state.files.clone();
         }
         Ok(())
     }
 
     fn space(&self) -> io::Result<Space> {
-        let free = self.state.lock().free;
-        Ok(Space { free, total: 1 << 41 })
+        self.operate(Operation::Read, "measuring space")?;
+        Ok(Space { free: self.state.lock().free, total: PLENTY })
     }
 
     fn submitters(&self, _: usize) -> usize {
@@ -395,56 +379,25 @@ impl Storage for SimDisk {
     }
 
     fn submit(&self, write: GroupWrite) -> Option<io::Result<()>> {
+        if self.state.lock().defect == Some(Defect::AcknowledgesBeforeFlush) {
+            return Some(self.submit_and_say_done(write));
+        }
         self.state.lock().in_flight.push(write);
         None
     }
 }
 
-struct SimFile {
-    disk: SimDisk,
-    content: Content,
-}
-
-impl StorageFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.content.lock().bytes.len() as u64)
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let file = self.content.lock();
-        let start = usize::try_from(offset).expect("small files").min(file.bytes.len());
-        let length = buffer.len().min(file.bytes.len() - start);
-        buffer[..length].copy_from_slice(&file.bytes[start..start + length]);
-        Ok(length)
-    }
-
-    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.disk.state.lock();
-        let was_powered = state.powered;
-        let result = state.operate();
-        if result.is_ok() {
-            put(&self.content, offset, bytes);
-            harden(&self.content, offset, bytes.len());
-        } else if state.tearing || (was_powered && !state.powered) {
-            tear(&self.content, offset, bytes, &mut state.rng);
+impl SimDisk {
+    /// The write is in the cache, and is made durable when the simulation completes it; the
+    /// engine is told that it is durable now.
+    fn submit_and_say_done(&self, write: GroupWrite) -> io::Result<()> {
+        struct Nobody;
+        impl quipu_engine::storage::CompletionSink for Nobody {
+            fn completed(&self, _: u64, _: io::Result<()>) {}
         }
-        result
-    }
-
-    fn allocate(&self, end: u64) -> io::Result<()> {
-        self.disk.state.lock().operate()?;
-        let mut file = self.content.lock();
-        let end = usize::try_from(end).expect("small files");
-        if file.bytes.len() < end {
-            file.bytes.resize(end, 0);
-        }
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.state.lock().operate()?;
-        let mut file = self.content.lock();
-        file.durable_length = file.bytes.len();
+        self.write(&write, Reach::Cache)?;
+        let done = quipu_engine::storage::Completion::new(write.done.ticket(), Arc::new(Nobody));
+        self.state.lock().in_flight.push(GroupWrite { done, ..write });
         Ok(())
     }
 }

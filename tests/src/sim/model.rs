@@ -1,10 +1,9 @@
 //! What the log must hold: admission written down a second time, as plainly as possible.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use quipu_types::{
-    AggregateKey, Append, AppendError, AppendOutcome, ExpectedVersion, Position, Record, Uuid,
-    Version,
+    AggregateKey, Append, AppendError, AppendOutcome, Position, Record, Uuid, Version,
 };
 
 /// An event that is, or would be, stored.
@@ -21,8 +20,8 @@ pub struct StoredEvent {
 pub struct Model {
     pub events: Vec<StoredEvent>,
     /// Length of the log after each append that was stored.
-    pub ends: Vec<usize>,
-    versions: HashMap<AggregateKey, Version>,
+    ends: Vec<usize>,
+    versions: BTreeMap<AggregateKey, Version>,
     positions: HashMap<Uuid, Position>,
 }
 
@@ -31,7 +30,7 @@ pub struct Model {
 pub enum Expected {
     Stored(AppendOutcome),
     Duplicate(Vec<Position>),
-    Conflict,
+    Conflict(Vec<(AggregateKey, Version)>),
     IdConflict(Uuid),
 }
 
@@ -45,7 +44,7 @@ impl Model {
                 return Expected::IdConflict(append.events[index].event_id);
             };
             let other = append.events.iter().zip(&all).find(|(event, position)| {
-                let stored = &self.events[usize::try_from(position.0 - 1).expect("small")];
+                let stored = &self.events[index_of(**position)];
                 stored.key != event.aggregate || stored.payload != event.payload
             });
             return match other {
@@ -53,11 +52,16 @@ impl Model {
                 None => Expected::Duplicate(all),
             };
         }
-        if append.expectations.iter().any(|(key, expected)| !expected.is_met_by(self.version(key)))
-        {
-            return Expected::Conflict;
+        let conflicts: Vec<_> = (append.expectations.iter())
+            .map(|(key, expected)| (key, expected, self.version(key)))
+            .filter(|(_, expected, actual)| !expected.is_met_by(*actual))
+            .map(|(key, _, actual)| (key.clone(), actual))
+            .collect();
+        if conflicts.is_empty() {
+            Expected::Stored(self.store(append))
+        } else {
+            Expected::Conflict(conflicts)
         }
-        Expected::Stored(self.store(append))
     }
 
     fn store(&mut self, append: &Append) -> AppendOutcome {
@@ -88,8 +92,39 @@ impl Model {
         self.versions.get(key).copied().unwrap_or_default()
     }
 
+    /// Number of aggregates.
+    pub fn aggregates(&self) -> usize {
+        self.versions.len()
+    }
+
+    /// The aggregates.
+    pub fn keys(&self) -> impl Iterator<Item = &AggregateKey> {
+        self.versions.keys()
+    }
+
+    /// Where an aggregate's event of this version stands.
+    pub fn position_of(&self, key: &AggregateKey, version: Version) -> Option<Position> {
+        let found = self.events.iter().position(|it| it.version == version && it.key == *key);
+        found.map(|index| Position(index as u64 + 1))
+    }
+
+    /// Positions of an aggregate's events up to a length of the log.
+    pub fn positions(&self, key: &AggregateKey, length: usize) -> Vec<Position> {
+        let events = self.events.iter().take(length).enumerate();
+        let of_key = events.filter(|(_, event)| event.key == *key);
+        of_key.map(|(index, _)| Position(index as u64 + 1)).collect()
+    }
+
+    /// Whether the log may end at this length: at the end of an append.
+    pub fn may_end_at(&self, length: usize) -> bool {
+        length == 0 || self.ends.contains(&length)
+    }
+
     /// Forgets everything after `length` events: a crash has taken it.
     pub fn truncate(&mut self, length: usize) {
+        if length >= self.events.len() {
+            return;
+        }
         let mut shorter = Self::default();
         let ends = std::mem::take(&mut self.ends);
         for event in self.events.drain(..).take(length) {
@@ -103,6 +138,10 @@ impl Model {
     }
 }
 
+fn index_of(position: Position) -> usize {
+    usize::try_from(position.0 - 1).expect("a simulated log is short")
+}
+
 /// Whether the log's answer is the one expected.
 pub fn agrees(expected: &Expected, answer: &Result<AppendOutcome, AppendError>) -> bool {
     match (expected, answer) {
@@ -110,7 +149,13 @@ pub fn agrees(expected: &Expected, answer: &Result<AppendOutcome, AppendError>) 
         (Expected::Duplicate(positions), Ok(outcome)) => {
             outcome.duplicate && outcome.positions == *positions
         }
-        (Expected::Conflict, Err(AppendError::Conflict(_))) => true,
+        (Expected::Conflict(expected), Err(AppendError::Conflict(found))) => {
+            let mut found: Vec<_> = found.iter().map(|it| (&it.key, it.actual)).collect();
+            let mut expected: Vec<_> = expected.iter().map(|(key, at)| (key, *at)).collect();
+            found.sort_unstable();
+            expected.sort_unstable();
+            found == expected
+        }
         (Expected::IdConflict(id), Err(AppendError::IdConflict { event_id, .. })) => id == event_id,
         _ => false,
     }
@@ -123,9 +168,4 @@ pub fn is_record_of(event: &StoredEvent, position: usize, record: &Record) -> bo
         && record.version() == event.version
         && record.is_of(&event.key)
         && record.payload() == event.payload
-}
-
-/// The expectation that an aggregate meets now.
-pub fn met(model: &Model, key: &AggregateKey) -> ExpectedVersion {
-    ExpectedVersion::Exact(model.version(key))
 }

@@ -36,16 +36,19 @@ impl Clock for SimClock {
 /// UUIDs from a seed.
 pub struct SimEntropy {
     rng: Mutex<Rng>,
+    /// Always the same one.
+    stuck: bool,
 }
 
 impl SimEntropy {
-    pub fn new(seed: u64) -> Self {
-        Self { rng: Mutex::new(Rng::with_seed(seed)) }
+    pub fn new(seed: u64, stuck: bool) -> Self {
+        Self { rng: Mutex::new(Rng::with_seed(seed)), stuck }
     }
 }
 
 impl Entropy for SimEntropy {
     fn uuid(&self) -> Uuid {
-        Uuid::from_u128(self.rng.lock().u128(1..))
+        let fresh = self.rng.lock().u128(1..);
+        Uuid::from_u128(if self.stuck { 1 } else { fresh })
     }
 }

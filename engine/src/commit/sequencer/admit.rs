@@ -4,6 +4,7 @@ use quipu_types::record::stamp;
 use quipu_types::{AppendError, IdConflictReason, Position, Timestamp, Version, VersionConflict};
 
 use super::{Placed, Sequencer};
+use crate::bug::{Bug, seeded};
 use crate::commit::inbox::Submission;
 use crate::commit::outcome::{Admitted, Answer};
 use crate::commit::prepared::PreparedAppend;
@@ -22,7 +23,9 @@ impl Sequencer {
     ) {
         let Submission { append, reply } = submission;
         // Ids come before versions: a repetition of what is stored is no conflict.
-        if let Some(known) = self.known_ids(&append) {
+        let overruled =
+            seeded(Bug::ChecksVersionsBeforeIds) && self.check_versions(&append).is_err();
+        if let Some(known) = self.known_ids(&append).filter(|_| !overruled) {
             let result =
                 known.map(|positions| Admitted::Known { positions, append: Box::new(append) });
             answers.push(Answer::new(reply, result));
@@ -91,7 +94,8 @@ impl Sequencer {
         builder: &mut GroupBuilder,
     ) -> Placed {
         let first = builder.next_position();
-        let recorded_at = self.last_recorded_at.max(now);
+        let last = if seeded(Bug::RecordedAtGoesBack) { now } else { self.last_recorded_at };
+        let recorded_at = last.max(now);
         self.last_recorded_at = recorded_at;
         let mut versions = before.to_vec();
         let frame = std::mem::take(&mut append.frame);
@@ -101,11 +105,13 @@ impl Sequencer {
             let record = &records[index];
             let version = versions[record.aggregate].next();
             versions[record.aggregate] = version;
-            ids.insert(record.event_id, position);
+            if !seeded(Bug::KnowsDurableIdsOnly) {
+                ids.insert(record.event_id, position);
+            }
             stamp(bytes, position, version, recorded_at);
         });
         for (aggregate, version) in append.aggregates.iter().zip(&versions) {
-            if aggregate.events > 0 {
+            if aggregate.events > 0 && !seeded(Bug::ChecksDurableVersionsOnly) {
                 self.versions.set(aggregate.hash, &aggregate.key, *version);
             }
         }

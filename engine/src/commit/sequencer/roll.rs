@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{InFlight, Sequencer, Step, Written};
+use crate::bug::{Bug, seeded};
 use crate::commit::head::{Head, Room};
 use crate::commit::preparer::Spare;
 use crate::format::group::{GroupHeader, GroupKind};
@@ -34,6 +35,7 @@ impl Roll {
     /// Whether the roll waits for the next file. Once SEAL is submitted the file is there.
     pub(super) fn needs_spare(&self) -> bool {
         matches!(self, Self::Wanted)
+            || matches!(self, Self::Activating) && seeded(Bug::PreparesASpareTwice)
     }
 }
 
@@ -41,11 +43,13 @@ impl Sequencer {
     /// The roll's next write, once what it waits for is there.
     pub(super) fn next_roll_write(&mut self, step: &mut Step) -> Option<GroupWrite> {
         match &self.roll {
-            Roll::Wanted if self.spare.is_none() => {
+            Roll::Wanted if self.spare.is_none() || self.head.room_for_seal() != Room::Fits => {
                 self.refuse_without_space(step);
                 None
             }
-            Roll::Wanted if self.in_flight.is_empty() => self.seal(),
+            Roll::Wanted if self.in_flight.is_empty() || seeded(Bug::NoRollBarrier) => {
+                Some(self.seal())
+            }
             Roll::Sealed(seal) => {
                 let seal = *seal;
                 self.activate(&seal)
@@ -54,21 +58,26 @@ impl Sequencer {
         }
     }
 
-    fn seal(&mut self) -> Option<GroupWrite> {
-        if self.head.room_for_seal() != Room::Fits {
-            return None;
-        }
+    fn seal(&mut self) -> GroupWrite {
         self.roll = Roll::Sealing;
         self.unwitnessed = false;
         let builder = self.builder(0);
-        Some(self.submit(builder, GroupKind::Seal, Vec::new(), Vec::new()))
+        let write = self.submit(builder, GroupKind::Seal, Vec::new(), Vec::new());
+        if seeded(Bug::NoRollBarrier)
+            && let Some(Written::Group { header, .. }) = self.in_flight.back().map(|it| &it.written)
+        {
+            self.roll = Roll::Sealed(*header);
+        }
+        write
     }
 
     /// SEAL is durable.
     pub(super) fn sealed(&mut self, seal: &GroupHeader) {
         let segment = Arc::clone(self.head.segment());
         self.log.index_queue.push(IndexWork::Sealed(segment, *seal));
-        self.roll = Roll::Sealed(*seal);
+        if !seeded(Bug::NoRollBarrier) {
+            self.roll = Roll::Sealed(*seal);
+        }
     }
 
     fn activate(&mut self, seal: &GroupHeader) -> Option<GroupWrite> {
@@ -104,5 +113,6 @@ impl Sequencer {
         self.log.segments.push(Arc::clone(&segment));
         self.head = Head::of_spare(segment, spare);
         self.roll = Roll::No;
+        self.break_rolling();
     }
 }
