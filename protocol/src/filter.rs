@@ -1,0 +1,41 @@
+//! How a filter travels; wire-protocol.md §7.7.
+
+use bytes::BytesMut;
+use quipu_types::Filter;
+
+use crate::fields::{
+    DecodeError, Fields, put_bool, put_key, put_list, put_option, put_text, put_time, within,
+};
+
+/// The most names in one list of a filter: each record is compared with all of them.
+pub const FILTER_NAMES_MAX: usize = 1_000;
+
+pub(crate) fn put_filter(out: &mut BytesMut, filter: &Filter) {
+    put_option(out, filter.aggregate.as_ref(), put_key);
+    put_list(out, &filter.aggregate_types, |out, name| put_text(out, name));
+    put_list(out, &filter.event_types, |out, name| put_text(out, name));
+    put_option(out, filter.correlation_id.as_ref(), |out, id| put_text(out, id));
+    for time in [&filter.since, &filter.until, &filter.recorded_since] {
+        put_option(out, time.as_ref(), |out, time| put_time(out, *time));
+    }
+    put_bool(out, filter.include_system);
+}
+
+pub(crate) fn filter(fields: &mut Fields) -> Result<Filter, DecodeError> {
+    Ok(Filter {
+        aggregate: fields.option(Fields::key)?,
+        aggregate_types: names(fields)?,
+        event_types: names(fields)?,
+        correlation_id: fields.option(Fields::text)?,
+        since: fields.option(Fields::time)?,
+        until: fields.option(Fields::time)?,
+        recorded_since: fields.option(Fields::time)?,
+        include_system: fields.bool()?,
+    })
+}
+
+fn names(fields: &mut Fields) -> Result<Vec<String>, DecodeError> {
+    let count = fields.count(4)?;
+    within("filter names", FILTER_NAMES_MAX, count)?;
+    fields.items(count, Fields::text)
+}
