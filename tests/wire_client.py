@@ -415,10 +415,9 @@ def of_aggregate(arguments):
 
 
 def run_append(connection, arguments):
-    aggregate_type, aggregate_id, event_type, data = arguments.words
-    event = Event(new_id(), aggregate_type, aggregate_id, event_type, data.encode(),
-                  timestamp=time.time_ns() // 1000)
-    expected = [(aggregate_type, aggregate_id, arguments.expected)]
+    event = Event(new_id(), arguments.type, arguments.id, arguments.event_type,
+                  arguments.data.encode(), timestamp=time.time_ns() // 1000)
+    expected = [(arguments.type, arguments.id, arguments.expected)]
     say(connection.append([event], expected))
 
 
@@ -462,11 +461,12 @@ def parse(words):
         sub = commands.add_parser(name)
         sub.set_defaults(run=run)
         if key:
-            sub.add_argument("key", metavar="TYPE ID", **key)
+            sub.add_argument("key", help="TYPE ID", **key)
         return sub
 
     sub = command("append", run_append)
-    sub.add_argument("words", nargs=4, metavar="TYPE ID EVENT_TYPE DATA")
+    for word in ("type", "id", "event_type", "data"):
+        sub.add_argument(word, metavar=word.upper())
     sub.add_argument("--expected", default="any")
     sub = command("read", run_read, nargs="*")
     sub.add_argument("--from", type=int)

@@ -1,5 +1,6 @@
 //! wire-protocol.md and the codec say the same: the conversation of its §12 byte for byte, its
 //! tables, and a client in Python that was written from the page alone.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 use std::process::Command;
@@ -95,21 +96,23 @@ fn wire<T>(messages: &[(u64, T)], encode: impl Fn(&T, u64, &mut BytesMut)) -> Ve
 
 /// Every message begins a line of its own.
 fn dump(side: char, parts: &[BytesMut]) -> String {
-    let (mut text, mut at) = (String::new(), 0);
-    for part in parts {
-        for line in part.chunks(16) {
-            let hex =
-                |bytes: &[u8]| bytes.iter().fold(String::new(), |t, b| t + &format!("{b:02x} "));
-            let (left, right) = line.split_at(line.len().min(8));
-            let shown =
-                |byte: &u8| if matches!(byte, 0x20..0x7f) { char::from(*byte) } else { '.' };
-            let ascii: String = line.iter().map(shown).collect();
-            text += &format!("{side} {at:08x}  {:<24} {:<24} |{ascii}|\n", hex(left), hex(right));
-            at += line.len();
-        }
-        text += "\n";
+    let mut at = 0;
+    let mut lines = Vec::new();
+    for line in parts.iter().flat_map(|part| part.chunks(16)) {
+        let (left, right) = line.split_at(line.len().min(8));
+        let ascii: String = line.iter().map(|byte| shown_as(*byte)).collect();
+        lines.push(format!("{side} {at:08x}  {:<24} {:<24} |{ascii}|", hex(left), hex(right)));
+        at += line.len();
     }
-    text
+    lines.join("\n")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+fn shown_as(byte: u8) -> char {
+    if matches!(byte, 0x20..0x7f) { char::from(byte) } else { '.' }
 }
 
 /// The bytes that the page shows for one side, and a complaint where a line is out of its place.
@@ -128,7 +131,7 @@ fn shown(side: char) -> Vec<u8> {
 fn the_conversation_is_what_the_codec_makes() {
     let client = wire(&requests(), Request::encode);
     let server = wire(&responses(), Response::encode);
-    let page = format!("the page should show\n{}{}", dump('c', &client), dump('s', &server));
+    let page = format!("the page should show\n{}\n{}", dump('c', &client), dump('s', &server));
     assert!(shown('c') == client.concat() && shown('s') == server.concat(), "{page}");
 }
 
