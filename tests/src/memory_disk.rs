@@ -19,17 +19,18 @@ pub struct MemoryDisk {
     files: Arc<Mutex<BTreeMap<String, Arc<MemoryFile>>>>,
 }
 
+/// Its content is shared with copies of the disk until one of them writes to it.
 #[derive(Default)]
-struct MemoryFile(Mutex<Vec<u8>>);
+struct MemoryFile(Mutex<Arc<Vec<u8>>>);
 
 impl MemoryDisk {
     #[must_use]
     pub fn copy(&self) -> Self {
-        let copy = Self::default();
-        for name in self.names() {
-            copy.put(&name, self.content(&name));
-        }
-        copy
+        let share =
+            |file: &Arc<MemoryFile>| Arc::new(MemoryFile(Mutex::new(file.0.lock().clone())));
+        let files = self.files.lock();
+        let copies = files.iter().map(|(name, file)| (name.clone(), share(file))).collect();
+        Self { files: Arc::new(Mutex::new(copies)) }
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -37,17 +38,17 @@ impl MemoryDisk {
     }
 
     pub fn content(&self, name: &str) -> Vec<u8> {
-        self.file(name).expect("the test names a file that is there").0.lock().clone()
+        self.file(name).expect("the test names a file that is there").0.lock().to_vec()
     }
 
     pub fn put(&self, name: &str, content: Vec<u8>) {
-        let file = Arc::new(MemoryFile(Mutex::new(content)));
+        let file = Arc::new(MemoryFile(Mutex::new(Arc::new(content))));
         self.files.lock().insert(name.to_owned(), file);
     }
 
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let file = self.file(name).expect("the test names a file that is there");
-        change(&mut file.0.lock());
+        change(Arc::make_mut(&mut *file.0.lock()));
     }
 
     /// This disk with a clock and ids that are the same in every run.
@@ -183,6 +184,7 @@ impl StorageFile for MemoryFile {
 
     fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut content = self.0.lock();
+        let content = Arc::make_mut(&mut *content);
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let end = start + bytes.len();
         if content.len() < end {
@@ -196,7 +198,7 @@ impl StorageFile for MemoryFile {
         let end = usize::try_from(end).map_err(io::Error::other)?;
         let mut content = self.0.lock();
         if content.len() < end {
-            content.resize(end, 0);
+            Arc::make_mut(&mut *content).resize(end, 0);
         }
         Ok(())
     }
