@@ -106,7 +106,9 @@ impl EventLog {
 
     /// One step of the sequencer, for a log without threads; `None` if it takes no appends.
     pub fn step(&self) -> Option<Step> {
-        self.sequencer.as_ref().map(|sequencer| sequencer.lock().step())
+        let step = self.sequencer.as_ref()?.lock().step();
+        self.shared.inbox.take_granted().into_iter().for_each(Waker::wake);
+        Some(step)
     }
 
     /// What the log's parts share.

@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a failure is a panic with its reason")]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::scope;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use quipu_client::{Embedded, EventStore, Options, Subscription};
 use quipu_engine::{Access, DiskStorage, Environment, EventLog, Origin, System};
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Faults, FaultyDisk};
+use quipu_tests::memory_disk::MemoryDisk;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, ExpectedVersion, Filter, NewEvent, Position,
     ReadRequest, Record, SubscribeRequest, SubscriptionItem, Version,
@@ -407,6 +409,42 @@ mod queue {
                 "first come, first served"
             );
         }
+    }
+
+    /// The waker of an executor that runs its tasks at once: it comes back into the log.
+    struct Reentrant {
+        log: Weak<EventLog>,
+        answered: Sender<Result<(), AppendError>>,
+    }
+
+    impl Wake for Reentrant {
+        fn wake(self: Arc<Self>) {
+            let log = self.log.upgrade().unwrap();
+            assert_eq!(log.known(), (1, 1));
+            let append = log.prepare(&single(9, &call(9)), Origin::Client).unwrap();
+            self.answered.send(log.try_submit(append, Box::new(|_| {}))).unwrap();
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread that may hang")]
+    fn a_waker_may_come_back_into_the_log() {
+        let (answered, answers) = channel();
+        // Not joined: a deadlock shall fail the test, not hang it.
+        std::thread::spawn(move || {
+            let mut options = small().log;
+            options.queue_appends = 1;
+            let env = MemoryDisk::default().environment();
+            let log = Arc::new(EventLog::open_stepped(env, options, &mut |_, _| {}).unwrap());
+            let prepare = |id| log.prepare(&single(id, &call(1)), Origin::Client).unwrap();
+            log.try_submit(prepare(1), Box::new(|_| {})).unwrap();
+            let mut waiting = log.submit(prepare(2), Box::new(|_| {})).unwrap();
+            let waker = Waker::from(Arc::new(Reentrant { log: Arc::downgrade(&log), answered }));
+            assert!(waiting.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            log.step();
+        });
+        let answer = answers.recv_timeout(PATIENCE).expect("woken, and no deadlock");
+        assert!(matches!(answer, Err(AppendError::Overloaded { .. })), "{answer:?}");
     }
 
     #[test]

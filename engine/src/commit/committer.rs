@@ -64,12 +64,11 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
         if more {
             log.inbox.wake_another();
         }
+        for waker in log.inbox.take_granted() {
+            call_host(|| waker.wake());
+        }
         for answer in answers {
-            // A host's waker that panics must not take the log's thread, and the write it is
-            // about to submit, with it.
-            if catch_unwind(AssertUnwindSafe(|| answer.send())).is_err() {
-                tracing::error!("a caller panicked when it was told the outcome of its append");
-            }
+            call_host(|| answer.send());
         }
         // The receiver lives until every sender is gone, that is, until this loop has ended.
         if let Some(job) = prepare {
@@ -89,6 +88,14 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
             }
             None => log.inbox.wait(arrivals, timeout),
         }
+    }
+}
+
+/// A host's waker that panics must not take the log's thread, and the write it is about to submit,
+/// with it.
+fn call_host(call: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(call)).is_err() {
+        tracing::error!("a caller panicked when it was told what became of its append");
     }
 }
 

@@ -38,6 +38,8 @@ pub struct QueueLimits {
 /// 1. Appends leave in the order they were let in, and are let in first come, first served: once
 ///    one has to wait for room, later ones wait behind it.
 /// 2. Bytes and count stay within the limits, but for one append of any size.
+/// 3. Wakers, and replies, are a host's code and may come back into the log: none is cloned, woken
+///    or dropped while the inbox is locked.
 pub struct Inbox {
     limits: QueueLimits,
     state: Mutex<State>,
@@ -50,6 +52,8 @@ struct State {
     queued_bytes: usize,
     waiting: VecDeque<Waiter>,
     next_ticket: u64,
+    /// Of those for whom room was kept, until [`Inbox::take_granted`].
+    granted: Vec<Waker>,
     written: Vec<(u64, io::Result<()>)>,
     prepared: Option<Prepared>,
     closing: bool,
@@ -63,7 +67,8 @@ struct Waiter {
     bytes: usize,
     /// Room has been kept for it; it may come in.
     granted: bool,
-    waker: Waker,
+    /// Taken when it is woken: it leaves a new one when it looks again.
+    waker: Option<Waker>,
 }
 
 /// Finished work that the sequencer takes in one go.
@@ -126,7 +131,8 @@ impl Inbox {
         self.state.lock().queue.front().map(|submission| submission.append.frame_bytes())
     }
 
-    /// Takes the oldest append that waits, if `fits` says that it may come.
+    /// Takes the oldest append that waits, if `fits` says that it may come. Whoever takes appends
+    /// then wakes those of [`Self::take_granted`].
     pub fn pop_if(&self, fits: impl FnOnce(usize) -> bool) -> Option<Submission> {
         let mut state = self.state.lock();
         let bytes = state.queue.front()?.append.frame_bytes();
@@ -148,6 +154,12 @@ impl Inbox {
         all
     }
 
+    /// Those who may come in now that appends were taken, to be woken under no lock.
+    #[must_use]
+    pub fn take_granted(&self) -> Vec<Waker> {
+        std::mem::take(&mut self.state.lock().granted)
+    }
+
     /// Whether no append waits.
     pub fn is_empty(&self) -> bool {
         self.state.lock().queue.is_empty()
@@ -166,12 +178,11 @@ impl Inbox {
 
     /// Asks the sequencer to close the log; no append is let in any more.
     pub fn close(&self) {
-        self.arrive(|state| {
+        let refused = self.arrive(|state| {
             state.closing = true;
-            for waiter in state.waiting.drain(..) {
-                waiter.waker.wake();
-            }
+            std::mem::take(&mut state.waiting)
         });
+        refused.into_iter().filter_map(|waiter| waiter.waker).for_each(Waker::wake);
     }
 
     /// The sequencer has nothing more to do, ever.
@@ -204,12 +215,13 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
-    fn arrive(&self, change: impl FnOnce(&mut State)) {
+    fn arrive<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        change(&mut state);
+        let changed = change(&mut state);
         state.arrivals += 1;
         drop(state);
         self.arrived.notify_one();
+        changed
     }
 
     /// A write that completed before `submit` returned: the same thread takes it up, nobody else
@@ -252,8 +264,39 @@ impl State {
                 return;
             }
             self.waiting[index].granted = true;
-            self.waiting[index].waker.wake_by_ref();
+            self.granted.extend(self.waiting[index].waker.take());
         }
+    }
+
+    /// Granted ones enter in their order, so that a late poller does not overtake.
+    fn may_enter(&self, ticket: Option<u64>, bytes: usize, limits: QueueLimits) -> bool {
+        match ticket {
+            None => self.waiting.is_empty() && self.has_room(bytes, limits),
+            Some(ticket) => {
+                self.waiting.front().is_some_and(|it| it.ticket == ticket && it.granted)
+            }
+        }
+    }
+
+    /// Whose turn it is, now that the one before has entered or gone.
+    fn next_granted(&mut self) -> Option<Waker> {
+        self.waiting.front_mut().filter(|waiter| waiter.granted)?.waker.take()
+    }
+
+    /// Joins the queue of those who wait, or stays in it with a new waker; gives back the old one.
+    fn stay(&mut self, ticket: &mut Option<u64>, bytes: usize, waker: Waker) -> Option<Waker> {
+        if let Some(ticket) = *ticket {
+            let waiter = self.waiting.iter_mut().find(|it| it.ticket == ticket);
+            return match waiter {
+                Some(waiter) => waiter.waker.replace(waker),
+                None => Some(waker),
+            };
+        }
+        *ticket = Some(self.next_ticket);
+        let waker = Some(waker);
+        self.waiting.push_back(Waiter { ticket: self.next_ticket, bytes, granted: false, waker });
+        self.next_ticket += 1;
+        None
     }
 }
 
@@ -268,50 +311,42 @@ impl Future for Admission {
     type Output = Result<(), AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let Some(submission) = this.submission.take() else { return Poll::Ready(Ok(())) };
-        let inbox = &this.inbox;
+        match self.try_enter(None) {
+            // Only who has to wait clones its waker, and not under the lock.
+            Poll::Pending => self.try_enter(Some(context.waker().clone())),
+            ready @ Poll::Ready(_) => ready,
+        }
+    }
+}
+
+impl Admission {
+    fn try_enter(&mut self, waker: Option<Waker>) -> Poll<Result<(), AppendError>> {
+        let Some(submission) = self.submission.take() else { return Poll::Ready(Ok(())) };
+        let inbox = &self.inbox;
         let bytes = submission.append.frame_bytes();
         let mut state = inbox.state.lock();
         if state.closing {
             return Poll::Ready(Err(AppendError::Closed));
         }
-        let may_enter = match this.ticket {
-            None => state.waiting.is_empty() && state.has_room(bytes, inbox.limits),
-            // Granted ones enter in their order, so that a late poller does not overtake.
-            Some(ticket) => {
-                state.waiting.front().is_some_and(|it| it.ticket == ticket && it.granted)
-            }
-        };
-        if may_enter {
-            if this.ticket.take().is_some() {
-                state.waiting.pop_front();
-                if let Some(next) = state.waiting.front().filter(|it| it.granted) {
-                    next.waker.wake_by_ref();
-                }
-            }
-            state.let_in(submission, bytes);
+        if !state.may_enter(self.ticket, bytes, inbox.limits) {
+            let replaced = waker.and_then(|waker| state.stay(&mut self.ticket, bytes, waker));
             drop(state);
-            inbox.arrived.notify_one();
-            return Poll::Ready(Ok(()));
+            drop(replaced);
+            self.submission = Some(submission);
+            return Poll::Pending;
         }
-        let waker = context.waker().clone();
-        match this.ticket {
-            None => {
-                let ticket = state.next_ticket;
-                state.next_ticket += 1;
-                state.waiting.push_back(Waiter { ticket, bytes, granted: false, waker });
-                this.ticket = Some(ticket);
-            }
-            Some(ticket) => {
-                if let Some(it) = state.waiting.iter_mut().find(|it| it.ticket == ticket) {
-                    it.waker = waker;
-                }
-            }
+        let mut waited = None;
+        let mut next = None;
+        if self.ticket.take().is_some() {
+            waited = state.waiting.pop_front();
+            next = state.next_granted();
         }
+        state.let_in(submission, bytes);
         drop(state);
-        this.submission = Some(submission);
-        Poll::Pending
+        drop(waited);
+        inbox.arrived.notify_one();
+        next.into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -319,10 +354,131 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut state = self.inbox.state.lock();
-        state.waiting.retain(|waiter| waiter.ticket != ticket);
-        if let Some(next) = state.waiting.front().filter(|waiter| waiter.granted) {
-            next.waker.wake_by_ref();
-        }
+        let index = state.waiting.iter().position(|waiter| waiter.ticket == ticket);
+        let gone = index.and_then(|index| state.waiting.remove(index));
+        let mut woken = Vec::from_iter(state.next_granted());
         state.grant(self.inbox.limits);
+        woken.append(&mut state.granted);
+        drop(state);
+        drop(gone);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::Wake;
+
+    use quipu_types::{AggregateKey, Append, Limits, NewEvent, Timestamp, Uuid};
+
+    use super::*;
+    use crate::commit::prepared::Origin;
+    use crate::index::keys::KeyHasher;
+
+    fn submission() -> Submission {
+        let key = AggregateKey::new("Call", "1");
+        let event = NewEvent::json(Uuid::from_u128(1), key, "Made", Timestamp::from_micros(1), "1");
+        let (append, hasher) = (Append::any(vec![event]), KeyHasher::new(Uuid::from_u128(1)));
+        let append =
+            PreparedAppend::new(&append, &Limits::default(), hasher, Origin::Client).unwrap();
+        Submission { append, reply: Box::new(|_| {}) }
+    }
+
+    /// A host's waker that comes back into the log when it is woken and when it is dropped.
+    struct Reentrant {
+        inbox: Arc<Inbox>,
+        woken: Arc<AtomicU64>,
+    }
+
+    impl Reentrant {
+        fn come_back(&self) {
+            assert!(!self.inbox.state.is_locked(), "a waker is called under the lock");
+            self.inbox.try_push(submission()).ok();
+        }
+    }
+
+    impl Wake for Reentrant {
+        fn wake(self: Arc<Self>) {
+            self.woken.fetch_add(1, Ordering::Relaxed);
+            self.come_back();
+        }
+    }
+
+    impl Drop for Reentrant {
+        fn drop(&mut self) {
+            self.come_back();
+        }
+    }
+
+    /// A full inbox before which appends wait, each with a waker of its own.
+    struct Crowd {
+        inbox: Arc<Inbox>,
+        woken: Arc<AtomicU64>,
+        waiting: Vec<Admission>,
+    }
+
+    impl Crowd {
+        fn new(appends: usize, waiting: usize) -> Self {
+            let inbox = Arc::new(Inbox::new(QueueLimits { bytes: usize::MAX, appends }));
+            (0..appends).for_each(|_| inbox.try_push(submission()).unwrap());
+            let waiting = (0..waiting).map(|_| inbox.push(submission())).collect();
+            let mut crowd = Self { inbox, woken: Arc::default(), waiting };
+            (0..crowd.waiting.len()).for_each(|index| assert!(crowd.poll(index).is_pending()));
+            crowd
+        }
+
+        fn poll(&mut self, index: usize) -> Poll<Result<(), AppendError>> {
+            let (inbox, woken) = (Arc::clone(&self.inbox), Arc::clone(&self.woken));
+            let waker = Waker::from(Arc::new(Reentrant { inbox, woken }));
+            Pin::new(&mut self.waiting[index]).poll(&mut Context::from_waker(&waker))
+        }
+
+        fn take_all(&self) {
+            self.inbox.drain();
+            self.inbox.take_granted().into_iter().for_each(Waker::wake);
+        }
+
+        fn woken(&self) -> u64 {
+            self.woken.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn who_has_room_is_woken_under_no_lock_and_enters_in_order() {
+        let mut crowd = Crowd::new(2, 3);
+        crowd.take_all();
+        assert_eq!(crowd.woken(), 2);
+        assert!(crowd.poll(1).is_pending(), "it does not overtake");
+        assert!(crowd.poll(0).is_ready());
+        assert_eq!(crowd.woken(), 3, "the next one is told that it is its turn");
+        assert!(crowd.poll(1).is_ready());
+        assert!(crowd.poll(2).is_pending());
+    }
+
+    #[test]
+    fn who_is_closed_upon_is_woken_under_no_lock() {
+        let mut crowd = Crowd::new(1, 2);
+        crowd.inbox.close();
+        assert_eq!(crowd.woken(), 2);
+        assert!(matches!(crowd.poll(0), Poll::Ready(Err(AppendError::Closed))));
+    }
+
+    #[test]
+    fn who_goes_away_wakes_the_next_under_no_lock() {
+        let mut crowd = Crowd::new(1, 2);
+        crowd.take_all();
+        assert_eq!(crowd.woken(), 1);
+        crowd.waiting.remove(0);
+        assert_eq!(crowd.woken(), 2);
+        assert!(crowd.poll(0).is_ready());
+    }
+
+    #[test]
+    fn who_looks_again_drops_its_old_waker_under_no_lock() {
+        let mut crowd = Crowd::new(1, 1);
+        assert!(crowd.poll(0).is_pending());
+        crowd.take_all();
+        assert_eq!(crowd.woken(), 1, "the newest waker is the one that counts");
     }
 }
