@@ -17,6 +17,7 @@ pub mod segment;
 pub mod shared;
 pub mod status;
 pub mod storage;
+mod sync;
 pub mod verify;
 
 pub use clock::{Clock, Entropy, System};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use quipu_types::AppendError;
 
 use super::outcome::Reply;
 use super::prepared::PreparedAppend;
 use super::preparer::Prepared;
 use crate::storage::CompletionSink;
+use crate::sync::{Condvar, Mutex};
 
 /// An append on its way in.
 pub struct Submission {

@@ -1,9 +1,9 @@
 //! The position up to which the log is durable and visible.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use event_listener::{Event, EventListener};
 use quipu_types::Position;
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// Durable and visible up to here.
 ///
