@@ -288,12 +288,16 @@ impl EventLog {
     /// Appends from now on are refused; reads under way go on.
     pub fn close(&self) {
         self.shared.inbox.close();
-        if let Some(committer) = self.committer.lock().take() {
-            committer.join();
+        let (shared, lock) = (Arc::clone(&self.shared), self.lock.lock().take());
+        let last = move || {
+            shared.set_state(LogState::Closed);
+            shared.watermark.wake();
+            drop(lock);
+        };
+        match self.committer.lock().take() {
+            Some(committer) => committer.join(last),
+            None => last(),
         }
-        self.shared.set_state(LogState::Closed);
-        self.shared.watermark.wake();
-        self.lock.lock().take();
     }
 }
 
@@ -338,15 +342,18 @@ mod tests {
         options
     }
 
-    fn open(folder: &std::path::Path) -> EventLog {
+    fn environment(folder: &std::path::Path) -> Environment {
         let storage =
             DiskStorage::open(folder, Access::ReadWrite, Backend::Auto, Mapping::Mapped).unwrap();
-        let env = Environment {
+        Environment {
             storage: Arc::new(storage),
             clock: Arc::new(System),
             entropy: Arc::new(System),
-        };
-        EventLog::open(env, options()).unwrap()
+        }
+    }
+
+    fn open(folder: &std::path::Path) -> EventLog {
+        EventLog::open(environment(folder), options()).unwrap()
     }
 
     fn event(id: u128) -> NewEvent {
@@ -367,6 +374,31 @@ mod tests {
                 return found;
             }
         }
+    }
+
+    #[test]
+    fn the_last_handle_may_be_dropped_where_an_answer_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, answered) = sync_channel(1);
+        let log = Arc::new(open(folder.path()));
+        let append = Append::one(event(1), ExpectedVersion::Any);
+        let prepared = log.prepare(&append, Origin::Client).unwrap();
+        let (last, dropped_here) = (Arc::clone(&log), sync_channel::<()>(1));
+        let reply: Reply = Box::new(move |result| {
+            // The test has let go of its handle by now.
+            dropped_here.1.recv().unwrap();
+            drop(last);
+            sender.send(result.is_ok()).unwrap();
+        });
+        log.try_submit(prepared, reply).unwrap();
+        drop(log);
+        dropped_here.0.send(()).unwrap();
+        assert_eq!(answered.recv_timeout(Duration::from_secs(30)), Ok(true), "a deadlock");
+        let again = (0..300).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            EventLog::open(environment(folder.path()), options()).ok()
+        });
+        assert_eq!(all(&again.expect("the lock is released")).len(), 1);
     }
 
     #[test]

@@ -27,34 +27,64 @@ impl Committer {
     /// # Errors
     /// That the system refuses a thread.
     pub fn start(log: &Arc<Shared>, sequencer: &Arc<Mutex<Sequencer>>) -> io::Result<Self> {
+        let mut committer = Self { threads: Vec::new() };
+        let started = committer.start_threads(log, sequencer);
+        if started.is_err() {
+            // Those that have started end without having done anything.
+            log.inbox.set_closed();
+            log.index_queue.close();
+        }
+        started.map(|()| committer)
+    }
+
+    fn start_threads(
+        &mut self,
+        log: &Arc<Shared>,
+        sequencer: &Arc<Mutex<Sequencer>>,
+    ) -> io::Result<()> {
         let (prepare, prepare_jobs) = channel();
-        let mut threads = Vec::new();
         let shared = Arc::clone(log);
-        threads.push(spawn("quipu-prepare", move || prepare_loop(&shared, &prepare_jobs))?);
+        self.spawn("quipu-prepare", move || prepare_loop(&shared, &prepare_jobs))?;
         let shared = Arc::clone(log);
-        threads.push(spawn("quipu-index", move || index_loop(&shared))?);
+        self.spawn("quipu-index", move || index_loop(&shared))?;
         let submitters = log.env.storage.submitters(log.options.groups_in_flight);
         for _ in 0..submitters {
             let (log, sequencer) = (Arc::clone(log), Arc::clone(sequencer));
             let prepare = prepare.clone();
-            let run = move || commit_loop(&log, &sequencer, &prepare);
-            threads.push(spawn("quipu-commit", run)?);
+            self.spawn("quipu-commit", move || commit_loop(&log, &sequencer, &prepare))?;
         }
-        Ok(Self { threads })
+        Ok(())
     }
 
-    /// Waits until all have ended.
-    pub fn join(self) {
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(Builder::new().name(name.to_owned()).spawn(run)?);
+        Ok(())
+    }
+
+    /// Waits until all have ended, and then does `last`. A thread of the log does not wait for
+    /// itself: there, another one does both.
+    pub fn join(self, last: impl FnOnce() + Send + 'static) {
+        let here = std::thread::current().id();
+        let is_here = self.threads.iter().any(|it| it.thread().id() == here);
+        let join = move || {
+            self.wait();
+            last();
+        };
+        if !is_here {
+            return join();
+        }
+        if let Err(error) = Builder::new().name("quipu-close".to_owned()).spawn(join) {
+            tracing::error!(%error, "cannot wait for the end of the log: it stays locked");
+        }
+    }
+
+    fn wait(self) {
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log has panicked");
             }
         }
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(run)
 }
 
 fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<PrepareJob>) {
