@@ -137,9 +137,9 @@ fn event(fields: &mut Fields) -> Result<NewEvent, DecodeError> {
             ip_address: fields.text()?,
             user_agent: fields.text()?,
             traceparent: fields.text()?,
-            custom: fields.bytes()?.into(),
+            custom: fields.bytes()?,
         },
-        payload: fields.bytes()?.into(),
+        payload: fields.bytes()?,
     })
 }
 

@@ -106,25 +106,24 @@ impl Fields {
         &self.rest
     }
 
-    /// That the field which ends here is malformed.
-    pub(crate) fn malformed(&self, reason: Malformation) -> DecodeError {
-        DecodeError::Malformed { offset: self.offset(), reason }
+    /// Takes the next bytes, and makes of them what is wanted.
+    fn take<T>(&mut self, needed: usize, make: impl FnOnce(&[u8]) -> T) -> Result<T, DecodeError> {
+        let Some(bytes) = self.rest.get(..needed) else {
+            return Err(malformed(self.offset(), Malformation::CutOff { needed }));
+        };
+        let made = make(bytes);
+        self.rest.advance(needed);
+        Ok(made)
     }
 
-    pub(crate) fn raw(&mut self, needed: usize) -> Result<Bytes, DecodeError> {
-        if self.rest.len() < needed {
-            return Err(self.malformed(Malformation::CutOff { needed }));
-        }
-        Ok(self.rest.split_to(needed))
+    pub(crate) fn skip(&mut self, length: usize) -> Result<(), DecodeError> {
+        self.take(length, |_| ())
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let Some(bytes) = self.rest.first_chunk() else {
-            return Err(self.malformed(Malformation::CutOff { needed: N }));
-        };
-        let bytes = *bytes;
-        self.rest.advance(N);
-        Ok(bytes)
+        let mut array = [0; N];
+        self.take(N, |bytes| array.copy_from_slice(bytes))?;
+        Ok(array)
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
@@ -165,10 +164,10 @@ impl Fields {
         &mut self,
         meaning: impl FnOnce(u8) -> Option<T>,
     ) -> Result<T, DecodeError> {
-        let before = self.clone();
+        let at = self.offset();
         let given = self.u8()?;
-        meaning(given)
-            .ok_or_else(|| before.malformed(Malformation::Value { given: u64::from(given) }))
+        let value = Malformation::Value { given: u64::from(given) };
+        meaning(given).ok_or_else(|| malformed(at, value))
     }
 
     pub(crate) fn bool(&mut self) -> Result<bool, DecodeError> {
@@ -179,17 +178,16 @@ impl Fields {
         })
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<Bytes, DecodeError> {
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, DecodeError> {
         let length = self.u32()? as usize;
-        self.raw(length)
+        self.take(length, <[u8]>::to_vec)
     }
 
     pub(crate) fn text(&mut self) -> Result<String, DecodeError> {
-        let before = self.clone();
-        match std::str::from_utf8(&self.bytes()?) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(before.malformed(Malformation::NotUtf8)),
-        }
+        let at = self.offset();
+        let length = self.u32()? as usize;
+        let text = self.take(length, |bytes| std::str::from_utf8(bytes).map(str::to_owned))?;
+        text.map_err(|_| malformed(at, Malformation::NotUtf8))
     }
 
     /// A text of at most `limit` bytes.
@@ -215,10 +213,10 @@ impl Fields {
 
     /// How many items a list has, each of at least `item_bytes`.
     pub(crate) fn count(&mut self, item_bytes: usize) -> Result<usize, DecodeError> {
-        let before = self.clone();
+        let at = self.offset();
         let count = self.u32()? as usize;
         if count > self.rest.len() / item_bytes {
-            return Err(before.malformed(Malformation::Count { count }));
+            return Err(malformed(at, Malformation::Count { count }));
         }
         Ok(count)
     }
@@ -234,6 +232,10 @@ impl Fields {
         }
         Ok(items)
     }
+}
+
+pub(crate) fn malformed(offset: usize, reason: Malformation) -> DecodeError {
+    DecodeError::Malformed { offset, reason }
 }
 
 /// Checks a limit.

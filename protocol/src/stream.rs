@@ -7,7 +7,9 @@ use quipu_types::{
     SubscriptionItem, Uuid,
 };
 
-use crate::fields::{DecodeError, Fields, Malformation, put_length, put_option, put_uuid};
+use crate::fields::{
+    DecodeError, Fields, Malformation, malformed, put_length, put_option, put_uuid,
+};
 use crate::filter::{filter, put_filter};
 use crate::message::{Header, Kind, MESSAGE_HEADER_BYTES, Message};
 
@@ -236,21 +238,16 @@ impl Message for Records {
     }
 
     fn read(fields: &mut Fields) -> Result<Self, DecodeError> {
-        let count = fields.clone().u32()? as usize;
-        fields.raw(8)?;
-        if count > fields.rest().len() / RECORD_BYTES_MIN {
-            return Err(fields.malformed(Malformation::Count { count }));
-        }
-        let mut rest = aligned(fields.rest());
-        let at = fields.offset();
+        let count = fields.count(RECORD_BYTES_MIN)?;
+        fields.skip(4)?;
+        let (start, mut rest) = (fields.offset(), aligned(fields.rest()));
         let whole = rest.len();
         let mut records = Vec::with_capacity(count);
         for _ in 0..count {
-            let offset = at + whole - rest.len();
-            let malformed = |reason| DecodeError::Malformed { offset, reason };
-            records.push(next_record(&mut rest).map_err(malformed)?);
+            let offset = start + whole - rest.len();
+            records.push(next_record(&mut rest).map_err(|reason| malformed(offset, reason))?);
         }
-        fields.raw(whole - rest.len())?;
+        fields.skip(whole - rest.len())?;
         Ok(Self(records))
     }
 }

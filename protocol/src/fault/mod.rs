@@ -133,13 +133,16 @@ impl Fault {
     }
 
     fn text(&self) -> String {
-        let mut text = match self {
-            Self::Other { text, .. } => text.clone(),
-            _ => self.to_string(),
-        };
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        text
+        match self {
+            Self::Other { text, .. } => cut(text.clone()),
+            _ => cut(self.to_string()),
+        }
     }
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
 }
 
 impl From<AppendError> for Fault {
@@ -213,8 +216,8 @@ impl Message for Fault {
         let code = fields.u16()?;
         let flags = fields.u8()?;
         fields.u8()?;
-        let text = fields.text()?;
-        let detail = fields.bytes()?;
+        let text = cut(fields.text()?);
+        let detail = Bytes::from(fields.bytes()?);
         Ok(detail::read(code, detail.clone()).unwrap_or_else(|| Self::Other {
             code,
             retryable: flags & RETRYABLE != 0,
