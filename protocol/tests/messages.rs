@@ -214,6 +214,21 @@ proptest! {
     }
 
     #[test]
+    fn an_append_that_fits_has_an_answer_that_fits(
+        expectations in vec((key(), expected()), 0..200)) {
+        let conflict = |(key, expected): (AggregateKey, ExpectedVersion)| {
+            VersionConflict { key, expected, actual: Version(u64::MAX) }
+        };
+        let conflicts = expectations.iter().cloned().map(conflict).collect();
+        let append = Append { events: Vec::new(), expectations };
+        let (mut request, mut answer) = (BytesMut::new(), BytesMut::new());
+        AppendRequest::from(append.clone()).encode(1, &mut request);
+        Fault::from(AppendError::Conflict(conflicts)).encode(1, &mut answer);
+        let fits = AppendRequest::from(append).check_fits(request.len(), answer.len() - 1);
+        prop_assert!(fits.is_err(), "{} bytes are answered with {}", request.len(), answer.len());
+    }
+
+    #[test]
     fn appended(duplicate in any::<bool>(), positions in vec(position(), 0..8),
         versions in vec((key(), version()), 0..4)) {
         comes_back(&AppendOutcome { duplicate, positions, versions });
