@@ -395,7 +395,7 @@ mod tests {
         dropped_here.0.send(()).unwrap();
         assert_eq!(answered.recv_timeout(Duration::from_secs(30)), Ok(true), "a deadlock");
         let again = (0..300).find_map(|_| {
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::park_timeout(Duration::from_millis(100));
             EventLog::open(environment(folder.path()), options()).ok()
         });
         assert_eq!(all(&again.expect("the lock is released")).len(), 1);
