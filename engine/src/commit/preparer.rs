@@ -5,6 +5,8 @@
 use std::io;
 use std::sync::{Arc, LazyLock};
 
+use rustix::io::Errno;
+
 use crate::format::{BlockBuffer, zeroed_blocks};
 use crate::storage::{Storage, StorageFile, is_no_space, segment_name};
 
@@ -81,7 +83,9 @@ pub enum PrepareError {
 
 impl From<io::Error> for PrepareError {
     fn from(error: io::Error) -> Self {
-        if is_no_space(&error) {
+        // A process that is out of file descriptors has harmed nothing, and may have some again.
+        let no_file = [Errno::MFILE, Errno::NFILE].map(|it| Some(it.raw_os_error()));
+        if is_no_space(&error) || no_file.contains(&error.raw_os_error()) {
             Self::NoSpace(format!("cannot prepare space: {error}"))
         } else {
             Self::Io(error)
@@ -163,4 +167,21 @@ pub(crate) fn fill_spare(
     zero(&*file, 0, bytes)?;
     storage.sync_dir()?;
     Ok(Spare { segment, file, allocated: bytes, zeroed: bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_there_again_is_a_lack_of_space_and_what_is_broken_is_not() {
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::MFILE, Errno::NFILE] {
+            let error = PrepareError::from(io::Error::from(errno));
+            assert!(matches!(error, PrepareError::NoSpace(_)), "{error}");
+        }
+        for errno in [Errno::IO, Errno::ROFS, Errno::EXIST] {
+            let error = PrepareError::from(io::Error::from(errno));
+            assert!(matches!(error, PrepareError::Io(_)), "{error}");
+        }
+    }
 }
