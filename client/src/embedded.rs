@@ -14,16 +14,15 @@ use quipu_engine::commit::outcome::Admitted;
 use quipu_engine::read::cursor::{Cursor, PageLimits};
 use quipu_engine::read::subscription::Subscription as Follow;
 use quipu_engine::{
-    Access, Clock, DiskStorage, Environment, EventLog, OpenError, Origin, RecoveryReport, Status,
-    System,
+    Access, DiskStorage, Environment, EventLog, OpenError, Origin, RecoveryReport, Status, System,
 };
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, NewEvent, ReadError, ReadRequest,
     SubscribeRequest, SubscriptionItem, Uuid, Version,
 };
-use uuid::{NoContext, Timestamp as UuidTime};
 
 use crate::batches::{RecordStream, Subscription};
+use crate::fresh::v7_id;
 use crate::options::Options;
 use crate::store::EventStore;
 
@@ -85,14 +84,13 @@ impl Embedded {
         event_type: impl Into<String>,
         payload: impl Into<Vec<u8>>,
     ) -> NewEvent {
-        let clock = &self.log.shared().env.clock;
-        let now = clock.now();
-        NewEvent::json(v7_id(&**clock), aggregate, event_type, now, payload)
+        let now = self.log.shared().env.clock.now();
+        NewEvent::json(v7_id(now), aggregate, event_type, now, payload)
     }
 
     /// A fresh v7 id: the cheapest to look up, for it is newer than all that are stored.
     pub fn new_id(&self) -> Uuid {
-        v7_id(&*self.log.shared().env.clock)
+        v7_id(self.log.shared().env.clock.now())
     }
 
     /// Appends only if the queue has room; the outcome comes when it is durable.
@@ -239,12 +237,6 @@ async fn wait(advanced: EventListener, due_in: Option<Duration>) {
             select(advanced, Delay::new(due_in)).await;
         }
     }
-}
-
-fn v7_id(clock: &dyn Clock) -> Uuid {
-    let micros = u64::try_from(clock.now().as_micros()).unwrap_or(0);
-    let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0);
-    Uuid::new_v7(UuidTime::from_unix(NoContext, micros / 1_000_000, nanos))
 }
 
 fn environment(folder: &Path, access: Access, options: &Options) -> Result<Environment, OpenError> {

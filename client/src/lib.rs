@@ -1,4 +1,5 @@
-//! What a host programs against: [`EventStore`], and the log [`Embedded`] in its process.
+//! What a host programs against: [`EventStore`], the log [`Embedded`] in its process, and the log
+//! behind a server, [`Remote`]. One line differs.
 //!
 //! ```
 //! use futures::executor::block_on;
@@ -21,6 +22,16 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Over TCP, inside a tokio runtime, that line is:
+//!
+//! ```no_run
+//! # use quipu_client::*;
+//! # async fn connect() -> Result<(), ConnectError> {
+//! let store = Remote::connect("quipu://localhost:7440").await?;
+//! # Ok(())
+//! # }
+//! ```
 
 /// The README's example is compiled with the documentation tests.
 #[cfg(doctest)]
@@ -30,8 +41,12 @@ struct Readme;
 mod batches;
 #[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(any(feature = "embedded", feature = "tcp"))]
+mod fresh;
 #[cfg(feature = "embedded")]
 mod options;
+#[cfg(feature = "tcp")]
+mod remote;
 mod store;
 
 pub use batches::{RecordStream, Subscription};
@@ -44,4 +59,6 @@ pub use quipu_engine::{
     Backend, Counts, LogState, Mapping, OpenError, RecoveryReport, SegmentInfo, Status,
 };
 pub use quipu_types::*;
+#[cfg(feature = "tcp")]
+pub use remote::{ConnectError, Remote, RemoteOptions};
 pub use store::EventStore;

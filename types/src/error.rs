@@ -193,6 +193,17 @@ pub enum AppendError {
     /// The stored copy of a known event could not be read to compare it. Nothing was written.
     #[error("cannot compare with the stored event: {0}")]
     Read(#[from] ReadError),
+    /// A server took it for wrong, or has a fault of its own. Nothing was written.
+    #[error("refused by the server: {0}")]
+    Refused(String),
+    /// The server's address now leads to another log. Nothing was written there.
+    #[error("the server now serves log {actual}, not log {expected}")]
+    OtherLog {
+        /// The log that the connection began with.
+        expected: Uuid,
+        /// The log that answers now.
+        actual: Uuid,
+    },
 }
 
 impl AppendError {
@@ -209,7 +220,9 @@ impl AppendError {
             | Self::IdConflict { .. }
             | Self::ReadOnly(_)
             | Self::Closed
-            | Self::Read(_) => false,
+            | Self::Read(_)
+            | Self::Refused(_)
+            | Self::OtherLog { .. } => false,
         }
     }
 
@@ -243,24 +256,30 @@ pub enum ReadError {
         /// The last position there is.
         end: Position,
     },
-    /// A checkpoint of another log.
-    #[error("the checkpoint belongs to log {given}; this is log {actual}")]
+    /// A checkpoint of another log, or another log than before behind a server's address.
+    #[error("log {given} is meant; this is log {actual}")]
     OtherLog {
-        /// The log it was saved for.
+        /// The log it was saved for, or that a connection began with.
         given: Uuid,
-        /// The log it was given to.
+        /// The log there is.
         actual: Uuid,
     },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+    /// No server was reached in time.
+    #[error("no answer from the server: {0}")]
+    Unavailable(String),
+    /// A server took the request for wrong, or has a fault of its own.
+    #[error("refused by the server: {0}")]
+    Refused(String),
 }
 
 impl ReadError {
     /// Whether the same read may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Io { .. })
+        matches!(self, Self::Io { .. } | Self::Unavailable(_))
     }
 }
 
