@@ -21,6 +21,7 @@ fn every_command_has_help_with_an_example() {
         "segments list",
         "segments inspect",
         "verify",
+        "serve",
         "bench",
         "bench disk",
         "bench append",

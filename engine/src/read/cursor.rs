@@ -12,7 +12,8 @@ use crate::segment::segment::Candidates;
 use crate::segment::set::segment_of;
 use crate::shared::Shared;
 
-/// Bounds of one page. It always holds at least one record, however large.
+/// Bounds of one page. It always holds at least one record, however large, and beyond that no more
+/// than these.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimits {
     /// Records.
@@ -50,6 +51,8 @@ pub struct Cursor {
     from_version: Option<Version>,
     remaining: u64,
     plan: Option<Plan>,
+    /// Read but not delivered: it did not fit the page.
+    held: Option<Record>,
     group: Option<(u64, Arc<Group>)>,
     /// Where the log is damaged: what lies beyond cannot be read.
     damage: Option<Corruption>,
@@ -81,8 +84,20 @@ impl Cursor {
         let damage = log.damage().filter(|_| request.direction == Direction::Forward);
         let remaining = request.limit.unwrap_or(u64::MAX);
         let (filter, direction) = (request.filter, request.direction);
-        let (plan, group) = (None, None);
-        Self { log, filter, direction, first, last, from_version, remaining, plan, group, damage }
+        let (plan, held, group) = (None, None, None);
+        Self {
+            log,
+            filter,
+            direction,
+            first,
+            last,
+            from_version,
+            remaining,
+            plan,
+            held,
+            group,
+            damage,
+        }
     }
 
     /// A read of the positions after `after`, forward.
@@ -97,15 +112,27 @@ impl Cursor {
     /// The position up to which a forward read has looked at everything.
     #[must_use]
     pub fn looked_up_to(&self) -> Position {
-        match &self.plan {
-            Some(plan) => plan.first.previous(),
-            None => self.first.previous(),
+        match (&self.held, &self.plan) {
+            (Some(held), _) => held.position().previous(),
+            (None, Some(plan)) => plan.first.previous(),
+            (None, None) => self.first.previous(),
         }
+    }
+
+    /// Whether nothing is left, as far as that can be told without reading.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        let nothing_planned = self.held.is_none() && self.peek_position().is_none();
+        let no_segment = self.first > self.last || self.last == Position::START;
+        self.remaining == 0 || (nothing_planned && no_segment && self.damage.is_none())
     }
 
     /// Whether the next record can be had without the disk.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
+        if self.held.is_some() {
+            return true;
+        }
         if let (Some(plan), Some(position)) = (&self.plan, self.peek_position()) {
             return plan.segment.is_in_memory(position);
         }
@@ -131,11 +158,17 @@ impl Cursor {
             match self.next_record() {
                 Ok(Some(record)) => {
                     looked_at += 1;
-                    if self.filter.matches(&record) {
-                        bytes += record.as_bytes().len();
-                        self.remaining -= 1;
-                        page.records.push(record);
+                    if !self.filter.matches(&record) {
+                        continue;
                     }
+                    let more = record.as_bytes().len();
+                    if !page.records.is_empty() && bytes + more > limits.bytes {
+                        self.held = Some(record);
+                        return Ok(page);
+                    }
+                    bytes += more;
+                    self.remaining -= 1;
+                    page.records.push(record);
                 }
                 Ok(None) => {
                     page.is_last = true;
@@ -152,6 +185,9 @@ impl Cursor {
 
     /// The next record that the index does not rule out.
     fn next_record(&mut self) -> Result<Option<Record>, ReadError> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
         loop {
             if self.plan.is_none() && !self.plan_next_segment()? {
                 return Ok(None);

@@ -7,6 +7,7 @@ mod export;
 mod import;
 mod read;
 mod segments;
+mod serve;
 mod status;
 mod tail;
 mod verify;
@@ -21,6 +22,8 @@ use crate::output::Output;
 pub(crate) enum Command {
     /// A tour on a temporary log: append, read, follow, reopen, verify.
     Demo(demo::Args),
+    /// Serve a log over TCP, with health and metrics over HTTP.
+    Serve(serve::Args),
     /// Store one event, or all events of a file as one.
     Append(append::Args),
     /// Print events.
@@ -46,6 +49,7 @@ impl Command {
     pub(crate) fn run(&self, out: &mut Output) -> Result<(), Failure> {
         match self {
             Self::Demo(args) => demo::run(args, out),
+            Self::Serve(args) => serve::run(args, out),
             Self::Append(args) => append::run(args, out),
             Self::Read(args) => read::run(args, out),
             Self::Tail(args) => tail::run(args, out),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use quipu_client::{LogState, RecoveryReport, Status};
-use serde_json::json;
+use quipu_client::{RecoveryReport, Status};
+use quipu_server::status::{document_of, first_position, state};
 
 use crate::failure::Failure;
 use crate::log_args::{LogArgs, status_of};
@@ -26,7 +26,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let log = args.log.open_to_read()?;
     let (status, report) = (status_of(&log)?, log.recovery_report());
-    if out.is_json() { print_json(&status, report, out) } else { print(&status, report, out) }
+    if out.is_json() {
+        out.object(&document_of(&status, report))
+    } else {
+        print(&status, report, out)
+    }
 }
 
 fn print(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(), Failure> {
@@ -57,35 +61,6 @@ fn print(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(
         facts.push(("clock", format!("{ahead} behind what was recorded last")));
     }
     write_facts(out, facts)
-}
-
-fn print_json(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(), Failure> {
-    out.object(&json!({
-        "log_id": status.log_id.to_string(),
-        "state": state(status),
-        "damaged": matches!(status.state, LogState::Damaged(_)),
-        "closed_in_order": report.clean,
-        "unproven_bytes": report.unproven_bytes,
-        "first_position": first_position(status),
-        "last_position": status.last_position,
-        "segments": status.segments.len(),
-        "bytes_on_disk": status.bytes_on_disk,
-        "free_bytes": status.free_bytes,
-        "space_is_low": status.space_is_low,
-        "clock_lag_us": status.clock_lag_us,
-        "storage": status.storage,
-    }))
-}
-
-fn first_position(status: &Status) -> u64 {
-    status.segments.first().map_or(1, |segment| segment.first_position.0)
-}
-
-fn state(status: &Status) -> String {
-    match &status.state {
-        LogState::ReadOnly => "sound".to_owned(),
-        state => state.to_string(),
-    }
 }
 
 fn closed(report: &RecoveryReport) -> &'static str {

@@ -1,0 +1,175 @@
+//! Bytes of a connection, cut into messages: nothing large is kept before there is room for it,
+//! and no wait is longer than agreed.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quipu_protocol::{Frame, FrameError, Framer, Progress};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, timeout};
+
+use crate::budget::{Charge, Purse};
+
+/// A message up to this size needs no room kept for it while it arrives.
+const SMALL_BYTES: usize = 64 << 10;
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 256 << 10;
+
+/// Why there are no more messages.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InletError {
+    #[error("the client closed the connection")]
+    Closed,
+    #[error("the client closed the connection inside a message")]
+    ClosedInside,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("cannot read: {0}")]
+    Io(#[from] io::Error),
+    #[error("the client has sent nothing for {0:?}")]
+    Silent(Duration),
+    #[error("a message had not arrived after {0:?}")]
+    Slow(Duration),
+}
+
+/// A message, and the room kept for it if it is large.
+pub(crate) struct Taken {
+    pub(crate) frame: Frame,
+    pub(crate) charge: Option<Charge>,
+}
+
+/// How long the inlet waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) dead_after: Duration,
+    pub(crate) message_within: Duration,
+}
+
+/// The receiving side of a connection.
+///
+/// Invariants:
+/// 1. The buffer holds at most [`READ_BYTES_MAX`] beyond what a charge was taken for.
+/// 2. Every method may be cancelled at any await without a byte lost.
+pub(crate) struct Inlet<R> {
+    io: R,
+    framer: Framer,
+    buffer: BytesMut,
+    /// Bytes that the next message lacks at least.
+    missing: usize,
+    read_bytes: usize,
+    charge: Option<Charge>,
+    /// Time spent waiting for the rest of the message that has begun.
+    waited: Duration,
+    patience: Patience,
+    received: u64,
+}
+
+impl<R: AsyncRead + Unpin> Inlet<R> {
+    pub(crate) fn new(io: R, patience: Patience) -> Self {
+        Self {
+            io,
+            framer: Framer::new(),
+            buffer: BytesMut::new(),
+            missing: 0,
+            read_bytes: READ_BYTES_MIN,
+            charge: None,
+            waited: Duration::ZERO,
+            patience,
+            received: 0,
+        }
+    }
+
+    pub(crate) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.framer.set_bytes_max(bytes_max);
+    }
+
+    /// Bytes received since this was last asked.
+    pub(crate) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
+    }
+
+    /// The next message if it is there already.
+    pub(crate) fn try_next(&mut self) -> Result<Option<Taken>, FrameError> {
+        match self.framer.advance(&mut self.buffer)? {
+            Progress::Frame(frame) => {
+                self.waited = Duration::ZERO;
+                Ok(Some(Taken { frame, charge: self.charge.take() }))
+            }
+            Progress::Need(missing) => {
+                self.missing = missing;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The next message.
+    pub(crate) async fn next(&mut self, purse: &Purse) -> Result<Taken, InletError> {
+        loop {
+            if let Some(taken) = self.try_next()? {
+                return Ok(taken);
+            }
+            self.fill(purse).await?;
+        }
+    }
+
+    async fn fill(&mut self, purse: &Purse) -> Result<(), InletError> {
+        let whole = self.buffer.len() + self.missing;
+        if whole > SMALL_BYTES && self.charge.is_none() {
+            self.charge = Some(purse.charge(whole).await);
+        }
+        self.make_room();
+        let room = self.buffer.capacity() - self.buffer.len();
+        let got = self.read().await?;
+        self.received += got as u64;
+        // What one read fills is worth a larger one; a trickle is not.
+        if got >= room.min(self.read_bytes) {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        } else if got < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > 4 * self.read_bytes {
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(self.missing.max(self.read_bytes));
+    }
+
+    async fn read(&mut self) -> Result<usize, InletError> {
+        let Patience { dead_after, message_within } = self.patience;
+        let inside = !self.buffer.is_empty();
+        let left = message_within.saturating_sub(self.waited);
+        let wait = if inside { left.min(dead_after) } else { dead_after };
+        let begun = Instant::now();
+        let read = timeout(wait, self.io.read_buf(&mut self.buffer)).await;
+        if inside {
+            self.waited += begun.elapsed();
+        }
+        match read {
+            Ok(Ok(0)) if inside => Err(InletError::ClosedInside),
+            Ok(Ok(0)) => Err(InletError::Closed),
+            Ok(Ok(got)) => Ok(got),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) if inside && left <= dead_after => Err(InletError::Slow(message_within)),
+            Err(_) => Err(InletError::Silent(dead_after)),
+        }
+    }
+
+    /// Reads and forgets, so that closing does not take back what the client has yet to read.
+    pub(crate) async fn forget(&mut self, within: Duration) {
+        let forget = async {
+            loop {
+                self.buffer.clear();
+                self.buffer.reserve(READ_BYTES_MIN);
+                if !matches!(self.io.read_buf(&mut self.buffer).await, Ok(1..)) {
+                    return;
+                }
+            }
+        };
+        // A client that has not finished by then is not waited for.
+        timeout(within, forget).await.ok();
+    }
+}

@@ -1,0 +1,34 @@
+//! A log over TCP: what stands between a socket and the engine.
+//!
+//! Modules in reading order. What can be set: [`options`]. Opening ports and ending in order:
+//! [`server`], `listener`. What all connections share: [`service`], `budget`, `meter`. One
+//! connection: `connection`, its two tasks `reader` and `writer`, what they share (`session`,
+//! `answers`, `outbox`), and its streams (`stream`, `reading`, `following`). For operators:
+//! [`status`], `metrics`, `http`.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod budget;
+mod connection;
+mod following;
+mod http;
+mod inlet;
+mod listener;
+mod meter;
+mod metrics;
+pub mod options;
+mod outbox;
+mod reader;
+mod reading;
+mod scheduling;
+pub mod server;
+pub mod service;
+mod session;
+pub mod status;
+mod stream;
+mod writer;
+
+pub use listener::{ListenError, Ports};
+pub use options::ServerOptions;
+pub use server::{Server, StopHandle, Stopped};
+pub use service::{Load, Service};

@@ -1,0 +1,161 @@
+//! What is to be written to a connection, beside the answers to its appends: finished messages in
+//! order, and which requests are open.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use quipu_protocol::{Fault, Message};
+use tokio::sync::Notify;
+
+use crate::budget::Charge;
+
+/// More small messages than this wait for the socket: the connection is not read from.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes to be written, and the room they hold until they are.
+pub(crate) struct Chunk {
+    pub(crate) bytes: Bytes,
+    _charge: Option<Charge>,
+}
+
+/// How a connection ends, once everything owed is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Farewell(pub(crate) Option<Fault>);
+
+/// What is to be written to one connection.
+///
+/// Invariants:
+/// 1. Messages are written in the order put in.
+/// 2. A request is no longer open when its closing message can reach the client.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    /// There is something to write, or to stop for.
+    work: Notify,
+    written: Notify,
+    all_closed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    chunks: VecDeque<Chunk>,
+    /// Small messages behind the chunks, gathered.
+    small: BytesMut,
+    small_bytes: usize,
+    open: HashSet<u64, RandomState>,
+    farewell: Option<Farewell>,
+}
+
+impl State {
+    fn put(&mut self, request_id: u64, message: &impl Message) {
+        let before = self.small.len();
+        message.encode(request_id, &mut self.small);
+        self.small_bytes += self.small.len() - before;
+    }
+
+    fn gather(&mut self) {
+        if !self.small.is_empty() {
+            let bytes = self.small.split().freeze();
+            self.chunks.push_back(Chunk { bytes, _charge: None });
+        }
+    }
+}
+
+impl Outbox {
+    /// Opens a request; false if its id is that of an open one.
+    pub(crate) fn open(&self, request_id: u64) -> bool {
+        self.state.lock().open.insert(request_id)
+    }
+
+    pub(crate) fn is_open(&self, request_id: u64) -> bool {
+        self.state.lock().open.contains(&request_id)
+    }
+
+    /// Puts in a message that closes no request.
+    pub(crate) fn put(&self, request_id: u64, message: &impl Message) {
+        self.state.lock().put(request_id, message);
+        self.wake();
+    }
+
+    /// Puts in the message that closes a request.
+    pub(crate) fn close(&self, request_id: u64, message: &impl Message) {
+        let mut state = self.state.lock();
+        state.put(request_id, message);
+        state.open.remove(&request_id);
+        self.tell_if_all_closed(&state);
+        drop(state);
+        self.wake();
+    }
+
+    /// Puts in a finished message for which room was kept.
+    pub(crate) fn put_page(&self, bytes: Bytes, charge: Charge) {
+        let mut state = self.state.lock();
+        state.gather();
+        state.chunks.push_back(Chunk { bytes, _charge: Some(charge) });
+        drop(state);
+        self.wake();
+    }
+
+    /// Closes requests whose answers the writer is about to write.
+    pub(crate) fn closed(&self, request_ids: &[u64]) {
+        let mut state = self.state.lock();
+        for id in request_ids {
+            state.open.remove(id);
+        }
+        self.tell_if_all_closed(&state);
+    }
+
+    fn tell_if_all_closed(&self, state: &State) {
+        if state.open.is_empty() {
+            self.all_closed.notify_one();
+        }
+    }
+
+    /// Waits until no request is open.
+    pub(crate) async fn all_closed(&self) {
+        while !self.state.lock().open.is_empty() {
+            self.all_closed.notified().await;
+        }
+    }
+
+    /// Waits until few enough small messages wait for the socket.
+    pub(crate) async fn has_room(&self) {
+        while self.state.lock().small_bytes > SMALL_BYTES_MAX {
+            self.written.notified().await;
+        }
+    }
+
+    /// Ends the connection once everything owed is written.
+    pub(crate) fn finish(&self, farewell: Farewell) {
+        self.state.lock().farewell = Some(farewell);
+        self.wake();
+    }
+
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        self.state.lock().farewell.clone()
+    }
+
+    /// Takes everything that is to be written.
+    pub(crate) fn take(&self, chunks: &mut VecDeque<Chunk>) {
+        let mut state = self.state.lock();
+        state.gather();
+        state.small_bytes = 0;
+        chunks.append(&mut state.chunks);
+    }
+
+    /// What was taken last is written.
+    pub(crate) fn wrote(&self) {
+        self.written.notify_one();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.work.notify_one();
+    }
+
+    /// Waits for [`Self::wake`].
+    pub(crate) async fn work(&self) {
+        self.work.notified().await;
+    }
+}

@@ -1,0 +1,269 @@
+//! The reading task of a connection: takes requests one after the other, and stops reading where
+//! the log, or the connection's budget, has no room.
+
+use std::sync::Arc;
+
+use quipu_engine::Origin;
+use quipu_engine::commit::prepared::PreparedAppend;
+use quipu_protocol::{
+    AppendRequest, Credit, DecodeError, Fault, Frame, Kind, MESSAGE_HEADER_BYTES, Pong, Read,
+    Request, StatusIs, Subscribe, VersionIs,
+};
+use quipu_types::{AggregateKey, AppendOutcome, Invalid};
+use tokio::io::AsyncRead;
+use tokio::task::JoinSet;
+
+use crate::answers::Answer;
+use crate::budget::Charge;
+use crate::connection::Ended;
+use crate::inlet::{Inlet, InletError, Taken};
+use crate::meter::Meter;
+use crate::session::Session;
+use crate::status;
+use crate::stream::{Control, StreamTask};
+use crate::{following, reading};
+
+/// What an append holds beside its message: its place in the queue, and its answer.
+const BESIDE_APPEND_BYTES: usize = 1_024;
+/// Questions under way on one connection; over it, it is not read from.
+const QUESTIONS_MAX: usize = 16;
+
+/// The reading side of a connection.
+pub(crate) struct Reader<'a, R> {
+    session: &'a Arc<Session>,
+    inlet: &'a mut Inlet<R>,
+    streams: JoinSet<()>,
+    questions: JoinSet<()>,
+    stopping: bool,
+}
+
+impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
+    pub(crate) fn new(session: &'a Arc<Session>, inlet: &'a mut Inlet<R>) -> Self {
+        let (streams, questions) = (JoinSet::new(), JoinSet::new());
+        Self { session, inlet, streams, questions, stopping: false }
+    }
+
+    /// Takes requests until the connection ends.
+    pub(crate) async fn run(&mut self) -> Ended {
+        loop {
+            let taken = match self.next().await {
+                Ok(taken) => taken,
+                Err(ended) => return ended,
+            };
+            self.session.outbox.has_room().await;
+            if let Err(fault) = self.take(taken).await {
+                return Ended::Refused(fault);
+            }
+        }
+    }
+
+    /// Ends what would otherwise go on without a client.
+    pub(crate) async fn end_streams(&mut self) {
+        self.streams.shutdown().await;
+        self.questions.shutdown().await;
+        self.session.streams.lock().clear();
+    }
+
+    async fn next(&mut self) -> Result<Taken, Ended> {
+        if let Some(taken) = self.inlet.try_next().map_err(InletError::from)? {
+            return Ok(taken);
+        }
+        let received = usize::try_from(self.inlet.take_received()).unwrap_or(0);
+        Meter::add(&self.session.service.meter.bytes_in, received);
+        loop {
+            let session = self.session;
+            tokio::select! {
+                taken = self.inlet.next(&session.appends) => return Ok(taken?),
+                () = session.stop.cancelled(), if !self.stopping => self.stopping = true,
+                () = session.outbox.all_closed(), if self.stopping => return Err(Ended::Stopping),
+            }
+        }
+    }
+
+    /// Takes one message; an error ends the connection.
+    async fn take(&mut self, Taken { frame, charge }: Taken) -> Result<(), Fault> {
+        let id = frame.request_id;
+        let opens = Kind::from_u8(frame.kind).is_none_or(Kind::opens_request);
+        if opens && id != 0 && self.session.outbox.is_open(id) {
+            return Err(Fault::RequestId { id });
+        }
+        match Request::decode(&frame) {
+            Err(error) => self.refuse(&frame, charge, error).await,
+            Ok(request) if opens => self.open(request, &frame, charge).await,
+            Ok(request) => self.note(&request, id),
+        }
+    }
+
+    /// Answers a message that cannot be taken. A bad append is answered in its turn.
+    async fn refuse(
+        &mut self,
+        frame: &Frame,
+        charge: Option<Charge>,
+        error: DecodeError,
+    ) -> Result<(), Fault> {
+        let id = frame.failed_request(&error);
+        let fault = Fault::from(error);
+        if id == 0 {
+            return Err(fault);
+        }
+        self.session.outbox.open(id);
+        if frame.kind == Kind::Append as u8 {
+            let number = self.owe(frame, charge).await;
+            self.settle(number, Err(fault));
+        } else {
+            self.session.outbox.close(id, &fault);
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &mut self,
+        request: Request,
+        frame: &Frame,
+        charge: Option<Charge>,
+    ) -> Result<(), Fault> {
+        let id = frame.request_id;
+        self.session.outbox.open(id);
+        self.stopping |= self.session.stop.is_cancelled();
+        match request {
+            Request::Append(request) => self.append(request, frame, charge).await,
+            _ if self.stopping => self.session.outbox.close(id, &Fault::Stopping),
+            Request::Read(request) => self.read(id, request),
+            Request::Subscribe(request) => self.subscribe(id, request),
+            Request::VersionOf(request) => self.version(id, request.0).await,
+            _ => self.status(id).await,
+        }
+        Ok(())
+    }
+
+    /// Takes a message that opens no request.
+    fn note(&self, request: &Request, id: u64) -> Result<(), Fault> {
+        match request {
+            Request::Credit(credit) => {
+                if let Some(control) = self.session.streams.lock().get(&id) {
+                    control.credit(*credit);
+                }
+            }
+            Request::Cancel(_) => {
+                if let Some(control) = self.session.streams.lock().get(&id) {
+                    control.cancel();
+                }
+            }
+            Request::Ping(_) => self.session.outbox.put(id, &Pong),
+            Request::Hello(_) => {
+                let reason = "Hello after the handshake".to_owned();
+                return Err(Fault::Malformed { offset: 0, reason });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Waits until the append may be held; from here on it is owed an answer.
+    async fn owe(&self, frame: &Frame, charge: Option<Charge>) -> u64 {
+        let charge = match charge {
+            Some(charge) => charge,
+            None => self.session.appends.charge(frame.body.len() + BESIDE_APPEND_BYTES).await,
+        };
+        self.session.answers.owe(frame.request_id, charge)
+    }
+
+    fn settle(&self, number: u64, settled: Result<AppendOutcome, Fault>) {
+        if self.session.answers.set(number, Answer::Settled(settled)) {
+            self.session.outbox.wake();
+        }
+    }
+
+    async fn append(&self, request: AppendRequest, frame: &Frame, charge: Option<Charge>) {
+        let number = self.owe(frame, charge).await;
+        if let Err(fault) = self.admit(request, frame, number).await {
+            self.settle(number, Err(fault));
+        }
+    }
+
+    /// Waits until the log lets the append in: this is what stops reading under load.
+    async fn admit(&self, request: AppendRequest, frame: &Frame, number: u64) -> Result<(), Fault> {
+        if self.stopping {
+            return Err(Fault::Stopping);
+        }
+        let prepared = self.prepare(&request, frame).map_err(invalid)?;
+        drop(request);
+        let session = Arc::clone(self.session);
+        let reply = Box::new(move |reply| {
+            if session.answers.reply(number, reply) {
+                session.outbox.wake();
+            }
+        });
+        Ok(self.session.service.log.submit(prepared, reply)?.await?)
+    }
+
+    fn prepare(&self, request: &AppendRequest, frame: &Frame) -> Result<PreparedAppend, Invalid> {
+        let bytes = MESSAGE_HEADER_BYTES + frame.body.len();
+        request.check_fits(bytes, self.session.message_bytes_max())?;
+        self.session.service.log.prepare(&request.append, Origin::Client)
+    }
+
+    fn read(&mut self, id: u64, request: Read) {
+        let Some(task) = self.new_stream(id, request.credit) else { return };
+        let cursor = self.session.service.log.read(request.request);
+        self.streams.spawn(task.run(|task| reading::read(task, cursor)));
+    }
+
+    fn subscribe(&mut self, id: u64, request: Subscribe) {
+        let Some(task) = self.new_stream(id, request.credit) else { return };
+        match self.session.service.log.subscribe(request.request) {
+            Ok(follow) => {
+                self.streams.spawn(task.run(|task| following::follow(task, follow)));
+            }
+            Err(error) => task.fail(&error.into()),
+        }
+    }
+
+    /// A stream's place among the connection's, unless there are too many.
+    fn new_stream(&mut self, id: u64, credit: Credit) -> Option<StreamTask> {
+        while self.streams.try_join_next().is_some() {}
+        let mut streams = self.session.streams.lock();
+        let limit = self.session.service.options.streams_max;
+        if streams.len() >= limit {
+            let fault = Fault::over("streams", limit, streams.len() + 1);
+            drop(streams);
+            self.session.outbox.close(id, &fault);
+            return None;
+        }
+        let control = Arc::new(Control::new(credit));
+        streams.insert(id, Arc::clone(&control));
+        drop(streams);
+        Some(StreamTask::new(Arc::clone(self.session), id, control))
+    }
+
+    async fn version(&mut self, id: u64, key: AggregateKey) {
+        let session = Arc::clone(self.session);
+        let answer = move || match session.service.log.version(&key) {
+            Ok(version) => session.outbox.close(id, &VersionIs(version)),
+            Err(error) => session.outbox.close(id, &Fault::from(error)),
+        };
+        self.ask(answer).await;
+    }
+
+    async fn status(&mut self, id: u64) {
+        let session = Arc::clone(self.session);
+        let answer = move || match status::document(&session.service.log) {
+            Ok(status) => session.outbox.close(id, &StatusIs(status.to_string())),
+            Err(error) => session.outbox.close(id, &Fault::Server(error.to_string())),
+        };
+        self.ask(answer).await;
+    }
+
+    /// Answers a question that may need the disk.
+    async fn ask(&mut self, answer: impl FnOnce() + Send + 'static) {
+        while self.questions.try_join_next().is_some() {}
+        if self.questions.len() >= QUESTIONS_MAX {
+            self.questions.join_next().await;
+        }
+        self.questions.spawn_blocking(answer);
+    }
+}
+
+fn invalid(invalid: Invalid) -> Fault {
+    Fault::Append(invalid.into())
+}

@@ -1,0 +1,1 @@
+//! The scheduling class that the threads which write have obtained.

@@ -1,0 +1,91 @@
+//! What all connections of one server share, and how a connection comes in: over any pair of byte
+//! streams, sockets or not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use quipu_engine::EventLog;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::Budget;
+use crate::connection;
+use crate::meter::Meter;
+use crate::options::ServerOptions;
+
+/// A log, served.
+pub struct Service {
+    pub(crate) log: Arc<EventLog>,
+    pub(crate) options: ServerOptions,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) appends: Arc<Budget>,
+    pub(crate) output: Arc<Budget>,
+    pub(crate) stop: CancellationToken,
+    /// Stopping has taken too long: what is left is cut off.
+    pub(crate) kill: CancellationToken,
+}
+
+/// What a server holds at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Connections open.
+    pub connections: usize,
+    /// Reads and subscriptions open.
+    pub streams: usize,
+    /// Subscriptions among them.
+    pub subscribers: usize,
+    /// Bytes of appends that are not answered.
+    pub append_bytes: usize,
+    /// Bytes of records that are not written.
+    pub output_bytes: usize,
+}
+
+impl Service {
+    /// Serves a log.
+    #[must_use]
+    pub fn new(log: Arc<EventLog>, options: ServerOptions) -> Arc<Self> {
+        Arc::new(Self {
+            appends: Arc::new(Budget::new(options.append_bytes)),
+            output: Arc::new(Budget::new(options.output_bytes)),
+            meter: Arc::new(Meter::default()),
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            log,
+            options,
+        })
+    }
+
+    /// One connection, from its first byte to its last.
+    pub async fn serve<R, W>(self: Arc<Self>, reader: R, writer: W, peer: String)
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let others = self.meter.connections.load(Ordering::Relaxed);
+        let counted = self.meter.count(|meter| &meter.connections);
+        if others < self.options.connections_max {
+            Meter::add(&self.meter.connections_total, 1);
+            connection::serve(self, reader, writer, &peer).await;
+        } else {
+            Meter::add(&self.meter.refused_total, 1);
+            connection::refuse(self, reader, writer, &peer).await;
+        }
+        drop(counted);
+    }
+
+    /// Lets no new request in, ends the streams, answers what is admitted, says goodbye.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// What is held now.
+    pub fn load(&self) -> Load {
+        Load {
+            connections: self.meter.connections.load(Ordering::Relaxed),
+            streams: self.meter.streams.load(Ordering::Relaxed),
+            subscribers: self.meter.subscribers(),
+            append_bytes: self.appends.held(),
+            output_bytes: self.output.held(),
+        }
+    }
+}

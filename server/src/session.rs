@@ -1,0 +1,48 @@
+//! What the tasks of one connection share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::answers::Answers;
+use crate::budget::Purse;
+use crate::outbox::Outbox;
+use crate::service::Service;
+use crate::stream::Control;
+
+/// One connection, as its tasks see it.
+pub(crate) struct Session {
+    pub(crate) service: Arc<Service>,
+    pub(crate) outbox: Outbox,
+    pub(crate) answers: Answers,
+    /// Open streams, by request id.
+    pub(crate) streams: Mutex<HashMap<u64, Arc<Control>>>,
+    /// Room for appends that are not answered.
+    pub(crate) appends: Purse,
+    /// Room for records that are not written.
+    pub(crate) output: Purse,
+    /// The server is stopping.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Session {
+    pub(crate) fn new(service: &Arc<Service>) -> Self {
+        let options = &service.options;
+        Self {
+            outbox: Outbox::default(),
+            answers: Answers::default(),
+            streams: Mutex::default(),
+            appends: Purse::new(options.connection_append_bytes, &service.appends),
+            output: Purse::new(options.connection_output_bytes, &service.output),
+            stop: service.stop.child_token(),
+            service: Arc::clone(service),
+        }
+    }
+
+    /// Bytes of one message, in both directions.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        quipu_protocol::message_bytes_max(&self.service.log.shared().options.limits)
+    }
+}

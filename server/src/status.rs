@@ -1,0 +1,49 @@
+//! The state of a log as one JSON document: what `quipu status --json` prints and a server answers.
+
+use std::io;
+
+use quipu_engine::{EventLog, LogState, RecoveryReport, Status};
+use serde_json::{Value, json};
+
+/// The state of a log now.
+///
+/// # Errors
+/// What the disk says.
+pub fn document(log: &EventLog) -> io::Result<Value> {
+    Ok(document_of(&log.status()?, log.recovery_report()))
+}
+
+/// The document of a state.
+#[must_use]
+pub fn document_of(status: &Status, report: &RecoveryReport) -> Value {
+    json!({
+        "log_id": status.log_id.to_string(),
+        "state": state(status),
+        "damaged": matches!(status.state, LogState::Damaged(_)),
+        "closed_in_order": report.clean,
+        "unproven_bytes": report.unproven_bytes,
+        "first_position": first_position(status),
+        "last_position": status.last_position,
+        "segments": status.segments.len(),
+        "bytes_on_disk": status.bytes_on_disk,
+        "free_bytes": status.free_bytes,
+        "space_is_low": status.space_is_low,
+        "clock_lag_us": status.clock_lag_us,
+        "storage": status.storage,
+    })
+}
+
+/// The position of the first record that the log still has.
+#[must_use]
+pub fn first_position(status: &Status) -> u64 {
+    status.segments.first().map_or(1, |segment| segment.first_position.0)
+}
+
+/// The state in words.
+#[must_use]
+pub fn state(status: &Status) -> String {
+    match &status.state {
+        LogState::ReadOnly => "sound".to_owned(),
+        state => state.to_string(),
+    }
+}

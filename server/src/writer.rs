@@ -1,0 +1,173 @@
+//! The writing task of a connection: answers to appends in order, everything else as it comes, as
+//! many messages as are ready in one write; Ping when there was nothing to say.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use quipu_protocol::{Message, Ping};
+use quipu_types::{AppendError, AppendOutcome};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::answers::{Answer, Owed};
+use crate::budget::Charge;
+use crate::meter::Meter;
+use crate::outbox::{Chunk, Farewell};
+use crate::session::Session;
+
+const SLICES_MAX: usize = 64;
+/// A buffer larger than this is not kept for the next answers.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// The writing side of a connection.
+pub(crate) struct Writer<W> {
+    session: Arc<Session>,
+    io: W,
+    /// Answers to be written, and the room they hold.
+    answers: BytesMut,
+    charges: Vec<Charge>,
+    closed: Vec<u64>,
+    chunks: VecDeque<Chunk>,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    /// Writes `first` first.
+    pub(crate) fn new(session: Arc<Session>, io: W, first: BytesMut) -> Self {
+        let (charges, closed, chunks) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { session, io, answers: first, charges, closed, chunks }
+    }
+
+    /// Writes until the farewell.
+    pub(crate) async fn run(mut self) -> io::Result<()> {
+        loop {
+            // Looked at before what is owed: whoever says farewell owes nothing new.
+            let farewell = self.session.outbox.farewell();
+            self.gather();
+            if !self.answers.is_empty() || !self.chunks.is_empty() {
+                self.write().await?;
+                continue;
+            }
+            match farewell {
+                Some(farewell) if self.session.answers.is_empty() => {
+                    return self.end(farewell).await;
+                }
+                _ => self.wait().await,
+            }
+        }
+    }
+
+    async fn wait(&mut self) {
+        let heartbeat = self.session.service.options.heartbeat;
+        if timeout(heartbeat, self.session.outbox.work()).await.is_err() {
+            Ping.encode(0, &mut self.answers);
+        }
+    }
+
+    async fn end(&mut self, Farewell(fault): Farewell) -> io::Result<()> {
+        if let Some(fault) = fault {
+            fault.encode(0, &mut self.answers);
+            self.write().await?;
+        }
+        let stall = self.session.service.options.write_stall;
+        timeout(stall, self.io.shutdown()).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    fn gather(&mut self) {
+        while let Some(owed) = self.session.answers.take_first() {
+            self.answer(owed);
+        }
+        if !self.closed.is_empty() {
+            self.session.outbox.closed(&self.closed);
+            self.closed.clear();
+        }
+        self.session.outbox.take(&mut self.chunks);
+    }
+
+    fn answer(&mut self, owed: Owed) {
+        let Owed { request_id, answer, charge } = owed;
+        let log = &self.session.service.log;
+        let settled = match answer {
+            Answer::Admitted(admitted) if log.settles_from_disk(&admitted) => {
+                let number = self.session.answers.put_back(request_id, charge);
+                settle_from_disk(&self.session, number, admitted);
+                return;
+            }
+            Answer::Admitted(admitted) => log.settle(admitted).map_err(Into::into),
+            Answer::Settled(settled) => settled,
+            Answer::Waiting | Answer::Settling => {
+                let problem = "an answer was taken before it was known".to_owned();
+                Err(AppendError::OutcomeUnknown(problem).into())
+            }
+        };
+        match settled {
+            Ok(outcome) => AppendOutcome::encode(&outcome, request_id, &mut self.answers),
+            Err(fault) => fault.encode(request_id, &mut self.answers),
+        }
+        self.charges.push(charge);
+        self.closed.push(request_id);
+    }
+
+    /// Writes all that was gathered. Each write must make progress in time, not the whole.
+    async fn write(&mut self) -> io::Result<()> {
+        let stall = self.session.service.options.write_stall;
+        while !self.answers.is_empty() || !self.chunks.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let parts = std::iter::once(&self.answers[..])
+                .chain(self.chunks.iter().map(|chunk| &chunk.bytes[..]))
+                .filter(|part| !part.is_empty());
+            let mut used = 0;
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
+                used += 1;
+            }
+            let write = self.io.write_vectored(&slices[..used]);
+            let written = timeout(stall, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            Meter::add(&self.session.service.meter.bytes_out, written);
+            self.advance(written);
+        }
+        timeout(stall, self.io.flush()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        self.session.outbox.wrote();
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        let of_answers = written.min(self.answers.len());
+        self.answers.advance(of_answers);
+        if self.answers.is_empty() {
+            self.charges.clear();
+            if self.answers.capacity() > KEPT_BYTES_MAX {
+                self.answers = BytesMut::new();
+            }
+        }
+        written -= of_answers;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let of_chunk = written.min(chunk.bytes.len());
+            chunk.bytes.advance(of_chunk);
+            written -= of_chunk;
+            if !chunk.bytes.is_empty() {
+                return;
+            }
+            self.chunks.pop_front();
+        }
+    }
+}
+
+/// Compares with what is on disk, off the connection's task; answers behind it wait for it.
+fn settle_from_disk(
+    session: &Arc<Session>,
+    number: u64,
+    admitted: quipu_engine::commit::outcome::Admitted,
+) {
+    let session = Arc::clone(session);
+    tokio::task::spawn_blocking(move || {
+        let settled = session.service.log.settle(admitted).map_err(Into::into);
+        if session.answers.set(number, Answer::Settled(settled)) {
+            session.outbox.wake();
+        }
+    });
+}

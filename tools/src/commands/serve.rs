@@ -1,0 +1,144 @@
+//! `quipu serve`: one log for many hosts, over TCP.
+
+use std::sync::Arc;
+
+use quipu_server::{Ports, Server, ServerOptions};
+use serde_json::json;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::Failure;
+use crate::log_args::LogArgs;
+use crate::output::{Output, note, whisper};
+
+/// Threads for what may wait for the disk.
+const BLOCKING_THREADS_MAX: usize = 64;
+
+const ENDED_AT_ONCE: i32 = 3;
+
+const EXAMPLES: &str = "Examples:
+  quipu serve --log ./log
+  quipu serve --log ./log --listen 127.0.0.1:0 --http none --json
+
+It is ready when it has printed where it listens. SIGTERM or SIGINT stops it in order: it answers
+what it has admitted, closes the log and exits with 0; a second one ends it at once.
+RUST_LOG=quipu_server=debug shows every connection.";
+
+/// What to serve, and where.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    log: LogArgs,
+    /// Where clients connect to; port 0 takes any that is free.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7440")]
+    listen: String,
+    /// Where health and metrics are, or `none`.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7441")]
+    http: String,
+    /// Let other machines connect: plain TCP, without encryption or access control.
+    #[arg(long)]
+    allow_remote: bool,
+    /// Connections at once.
+    #[arg(long, value_name = "N", default_value_t = ServerOptions::default().connections_max)]
+    connections_max: usize,
+    /// Threads that serve connections; default: one a core.
+    #[arg(long, value_name = "N")]
+    workers: Option<std::num::NonZeroUsize>,
+}
+
+/// Serves until it is told to stop.
+pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // Whoever has set a subscriber before keeps it.
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().ok();
+    let runtime = runtime(args)?;
+    let served = runtime.block_on(serve(args, out));
+    runtime.shutdown_background();
+    served
+}
+
+fn runtime(args: &Args) -> Result<Runtime, Failure> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(workers) = args.workers {
+        builder.worker_threads(workers.get());
+    }
+    builder
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("quipu-serve")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Unreachable(format!("cannot start threads: {error}")))
+}
+
+async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
+    // Before anything else, so that no signal is missed.
+    let mut signals = Signals::new()?;
+    let http = (args.http != "none").then_some(args.http.as_str());
+    let ports = Ports::open(&args.listen, http, args.allow_remote).await.map_err(cannot_listen)?;
+    let log = tokio::task::block_in_place(|| args.log.open())?;
+    let options =
+        ServerOptions { connections_max: args.connections_max, ..ServerOptions::default() };
+    let server = Server::start(Arc::clone(log.log()), ports, options);
+    say_ready(&server, out)?;
+    signals.next().await;
+    whisper("stopping; once more ends it at once");
+    tokio::select! {
+        stopped = server.stop() => {
+            if stopped.cut_off > 0 {
+                let connections = stopped.cut_off;
+                note(format_args!("{connections} connections did not end in time: cut off"));
+            }
+            Ok(())
+        }
+        () = signals.next() => {
+            note("quipu: ended at once, the log was not closed in order");
+            std::process::exit(ENDED_AT_ONCE)
+        }
+    }
+}
+
+fn say_ready(server: &Server, out: &mut Output) -> Result<(), Failure> {
+    let listen = server.address();
+    let http = server.http_address();
+    if out.is_json() {
+        let http = http.map(|it| it.to_string());
+        out.object(&json!({ "listen": listen.to_string(), "http": http }))?;
+    } else {
+        let http = http.map_or_else(|| "none".to_owned(), |http| format!("http://{http}"));
+        out.line(format_args!("listening on quipu://{listen}, health and metrics on {http}"))?;
+    }
+    out.flush()
+}
+
+fn cannot_listen(error: quipu_server::ListenError) -> Failure {
+    match error {
+        quipu_server::ListenError::Remote { .. } => Failure::Usage(error.to_string()),
+        error => Failure::Unreachable(error.to_string()),
+    }
+}
+
+/// What asks a server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let take = |kind| {
+            let cannot = |error| Failure::Unreachable(format!("cannot take signals: {error}"));
+            signal(kind).map_err(cannot)
+        };
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: take(terminate)?, interrupt: take(interrupt)? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
