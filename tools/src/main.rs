@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod random;
 mod record_printer;
+mod store_args;
 mod table;
 mod units;
 mod wait;

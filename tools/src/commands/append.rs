@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 use futures::executor::block_on;
 use quipu_client::{
-    AggregateKey, Append, AppendError, AppendOutcome, Embedded, EventStore, ExpectedVersion,
-    NewEvent, Uuid, Version, json,
+    AggregateKey, Append, AppendError, AppendOutcome, ExpectedVersion, NewEvent, Uuid, Version,
+    json,
 };
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::files::{LINE_BYTES_MAX, Line, Lines};
-use crate::log_args::LogArgs;
 use crate::output::Output;
+use crate::store_args::{Store, StoreArgs};
 
 const EXAMPLES: &str = "Examples:
   quipu append --log ./log Call 42 --event-type Created --data '{\"from\":\"+41 44\"}'
-  quipu append --log ./log Call 42 --event-type Ended --expected 1
+  quipu append --server localhost:7440 Call 42 --event-type Ended --expected 1
   quipu append --log ./log --file events.ndjson";
 
 /// What to append, and where.
@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    log: LogArgs,
+    store: StoreArgs,
     /// The aggregate's type, such as Call.
     #[arg(value_name = "TYPE", required_unless_present = "file", requires = "aggregate_id")]
     aggregate_type: Option<String>,
@@ -59,18 +59,18 @@ pub(crate) struct Args {
 
 /// Appends.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    let log;
+    let store;
     let append = if let Some(path) = &args.file {
         let append = read_append(path)?;
-        log = args.log.open()?;
+        store = args.store.open()?;
         append
     } else {
         let data = data(&args.data)?;
-        log = args.log.open()?;
-        Append::one(event(args, &log, data), args.expected)
+        store = args.store.open()?;
+        Append::one(event(args, &store, data), args.expected)
     };
     let ids: Vec<_> = append.events.iter().map(|event| event.event_id).collect();
-    match (block_on(log.append(append)), &args.file) {
+    match (block_on(store.events().append(append)), &args.file) {
         (Ok(outcome), _) => report(out, &outcome, &ids),
         // What stands in a file is data, not usage.
         (Err(AppendError::Invalid(invalid)), Some(path)) => {
@@ -80,10 +80,10 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     }
 }
 
-fn event(args: &Args, log: &Embedded, data: Vec<u8>) -> NewEvent {
+fn event(args: &Args, store: &Store, data: Vec<u8>) -> NewEvent {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let key = AggregateKey::new(text(&args.aggregate_type), text(&args.aggregate_id));
-    let mut event = log.new_event(key, text(&args.event_type), data);
+    let mut event = store.new_event(key, text(&args.event_type), data);
     event.event_id = args.id.unwrap_or(event.event_id);
     event.metadata.correlation_id = text(&args.correlation);
     event.metadata.causation_id = text(&args.causation);

@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use futures::executor::block_on;
-use quipu_client::{EventStore, Filter, Position, ReadRequest, Record, json};
+use quipu_client::{Filter, Position, ReadRequest, Record, json};
 
 use crate::failure::Failure;
 use crate::files::NewFile;
-use crate::log_args::{LogArgs, check_whole, status_of};
 use crate::output::{Output, note};
 use crate::progress::{Progress, Unit};
+use crate::store_args::StoreArgs;
 use crate::units::plural;
 
 const EXAMPLES: &str = "Examples:
   quipu export --log ./log --output events.ndjson
+  quipu export --server localhost:7440 --output events.ndjson
   quipu export --log ./log --from 1000 --to 2000 | zstd > part.ndjson.zst";
 
 /// Which events to write, and where.
@@ -22,7 +23,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    log: LogArgs,
+    store: StoreArgs,
     /// The first position to write.
     #[arg(long, value_name = "N", default_value_t = 1)]
     from: u64,
@@ -49,12 +50,12 @@ enum Format {
 /// Writes them.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let Format::Ndjson = args.format;
-    let log = args.log.open_to_read()?;
-    let last = status_of(&log)?.last_position.min(Position(args.to.unwrap_or(u64::MAX)));
+    let store = args.store.open_to_read()?;
+    let last = store.last_position()?.min(Position(args.to.unwrap_or(u64::MAX)));
     let total = (last.0 + 1).saturating_sub(args.from.max(1));
     let filter = Filter { include_system: args.system, ..Filter::default() };
     let request = ReadRequest { filter, from: Some(args.from), ..ReadRequest::default() };
-    let mut records = log.read(request);
+    let mut records = store.events().read(request);
     let mut file = args.output.as_deref().map(NewFile::create).transpose()?;
     let mut progress = Progress::new(Some(total), Unit::Events);
     let (mut line, mut written) = (Vec::new(), 0);
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
         file.finish()?;
         note(format_args!("{} in {}", plural(written, "event"), path.display()));
     }
-    check_whole(&log)
+    store.check_whole()
 }
 
 fn write(

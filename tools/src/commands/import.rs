@@ -1,23 +1,25 @@
 //! `quipu import`: each line an append of its own, in file order, many of them in flight.
 //!
 //! A line that cannot be stored is refused with its number and the reason, and the others go on; a
-//! second run stores only what is missing. Only a log that takes no more appends stops it.
+//! second run stores only what is missing. Only a log that takes no more appends stops it: a server
+//! that is killed and comes back does not.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, StreamExt};
 use quipu_client::{
-    Append, AppendError, AppendOutcome, Embedded, EventStore, ExpectedVersion, Version, json,
+    Append, AppendError, AppendOutcome, EventStore, ExpectedVersion, Version, json,
 };
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::files::{LINE_BYTES_MAX, Line, Lines};
-use crate::log_args::LogArgs;
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
+use crate::store_args::StoreArgs;
 use crate::units::{count, plural};
 use crate::wait::begun;
 
@@ -26,8 +28,12 @@ const IN_FLIGHT_MAX: usize = 1_024;
 /// Bytes of lines that may wait for the disk together, beyond the first.
 const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// How long a server may be away before an import gives up.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 const EXAMPLES: &str = "Examples:
   quipu import --log ./log events.ndjson.gz
+  quipu import --server localhost:7440 events.ndjson.gz
   zcat events.ndjson.gz | quipu import --log ./log -";
 
 /// What to import, and where.
@@ -35,7 +41,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    log: LogArgs,
+    store: StoreArgs,
     /// Lines as `export` writes them, plain, gzip or zstd; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -47,8 +53,8 @@ pub(crate) struct Args {
 /// Imports.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let mut lines = Lines::open(&args.file)?;
-    let log = args.log.open()?;
-    let mut import = Import::new(&log, &lines, args.renumber);
+    let store = args.store.open_patiently(PATIENCE)?;
+    let mut import = Import::new(store.events(), &lines, args.renumber);
     let end = import.read(&mut lines);
     let drained = import.finish_waiting();
     let Import { tally, progress, .. } = import;
@@ -105,7 +111,7 @@ struct Answer {
 }
 
 struct Import<'a> {
-    log: &'a Embedded,
+    log: &'a dyn EventStore,
     name: String,
     renumber: bool,
     in_flight: FuturesOrdered<BoxFuture<'a, Answer>>,
@@ -115,7 +121,7 @@ struct Import<'a> {
 }
 
 impl<'a> Import<'a> {
-    fn new(log: &'a Embedded, lines: &Lines, renumber: bool) -> Self {
+    fn new(log: &'a dyn EventStore, lines: &Lines, renumber: bool) -> Self {
         Self {
             log,
             name: lines.name().to_owned(),

@@ -1,16 +1,16 @@
 //! `quipu read`: events in order, of the whole log, one type or one aggregate.
 
 use futures::executor::block_on;
-use quipu_client::{AggregateKey, Direction, EventStore, Filter, ReadRequest, Timestamp};
+use quipu_client::{AggregateKey, Direction, Filter, ReadRequest, Timestamp};
 
 use crate::failure::Failure;
-use crate::log_args::{LogArgs, check_whole};
 use crate::output::{Output, whisper};
 use crate::record_printer::RecordPrinter;
+use crate::store_args::StoreArgs;
 
 const EXAMPLES: &str = "Examples:
   quipu read --log ./log Call 42
-  quipu read --log ./log --backward --limit 10
+  quipu read --server localhost:7440 --backward --limit 10
   quipu read --log ./log Call --event-type Ended --after 2026-01-02T00:00:00Z --json";
 
 /// Which events to print.
@@ -18,7 +18,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    log: LogArgs,
+    store: StoreArgs,
     /// Only aggregates of this type.
     #[arg(value_name = "TYPE")]
     aggregate_type: Option<String>,
@@ -73,22 +73,20 @@ impl Args {
 
 /// Prints them.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    let log = args.log.open_to_read()?;
-    let mut stream = log.read(args.request());
+    let store = args.store.open_to_read()?;
+    let mut stream = store.events().read(args.request());
     let mut printer = RecordPrinter::new();
     let mut is_empty = true;
-    block_on(async {
-        loop {
-            let records = stream.next_batch().await?;
-            if records.is_empty() {
-                break;
-            }
-            is_empty = false;
-            printer.print(out, &records)?;
+    loop {
+        let records = block_on(stream.next_batch())?;
+        if records.is_empty() {
+            break;
         }
-        if is_empty {
-            whisper("no such events");
-        }
-        check_whole(&log)
-    })
+        is_empty = false;
+        printer.print(out, &records)?;
+    }
+    if is_empty {
+        whisper("no such events");
+    }
+    store.check_whole()
 }

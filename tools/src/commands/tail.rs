@@ -1,13 +1,13 @@
-//! `quipu tail`: follows a log that another program writes.
+//! `quipu tail`: follows a log that another program writes, or a server's.
 
 use std::time::Duration;
 
-use quipu_client::{EventStore, Filter, Position, StartAfter, SubscribeRequest, SubscriptionItem};
+use quipu_client::{Filter, Position, StartAfter, SubscribeRequest, SubscriptionItem};
 
 use crate::failure::Failure;
-use crate::log_args::{LogArgs, status_of};
 use crate::output::{Output, whisper};
 use crate::record_printer::RecordPrinter;
+use crate::store_args::StoreArgs;
 use crate::wait;
 
 /// How often the log is asked for what its writer has stored since.
@@ -15,6 +15,7 @@ const REFRESH_EVERY: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "Examples:
   quipu tail --log ./log
+  quipu tail --server localhost:7440 --event-type Ended
   quipu tail --log ./log --after 0 --aggregate-type Call --json";
 
 /// Which events to follow.
@@ -22,7 +23,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    log: LogArgs,
+    store: StoreArgs,
     /// Begin after this position, 0 for everything; `end` waits for new events.
     #[arg(long, value_name = "N|end", default_value = "end", value_parser = start_after)]
     after: StartAfter,
@@ -46,16 +47,17 @@ fn start_after(given: &str) -> Result<StartAfter, String> {
 
 /// Prints events until it is stopped.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    let log = args.log.open_to_read()?;
+    let store = args.store.open_to_read()?;
     let filter = Filter {
         aggregate_types: args.aggregate_type.clone(),
         event_types: args.event_type.clone(),
         include_system: args.aggregate_type.iter().any(|name| name.starts_with('$')),
         ..Filter::default()
     };
-    let mut subscription = log.subscribe(SubscribeRequest { filter, after: args.after })?;
+    let mut subscription =
+        store.events().subscribe(SubscribeRequest { filter, after: args.after })?;
     if args.after == StartAfter::End {
-        whisper(format_args!("waiting after position {}", status_of(&log)?.last_position));
+        whisper(format_args!("waiting after position {}", store.last_position()?));
     }
     let mut printer = RecordPrinter::new();
     loop {
@@ -64,7 +66,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
             loop {
                 match wait::until(next.as_mut(), wait::now() + REFRESH_EVERY) {
                     Some(items) => break items?,
-                    None => log.refresh()?,
+                    None => store.refresh()?,
                 }
             }
         };

@@ -1,0 +1,149 @@
+//! `--log DIR` or `--server ADDR`: where the events are that a command works on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use futures::executor::block_on;
+use quipu_client::{
+    AggregateKey, ConnectError, Direction, Embedded, EventStore, Filter, NewEvent, Position,
+    ReadRequest, Remote, RemoteOptions,
+};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::failure::Failure;
+use crate::log_args::{LogArgs, check_whole, status_of};
+
+/// A log in this process, or one behind a server.
+#[derive(Args, Clone)]
+#[group(required = true, multiple = false)]
+pub(crate) struct StoreArgs {
+    /// Folder of the log.
+    #[arg(long, value_name = "DIR")]
+    log: Option<PathBuf>,
+    /// Address of a server: quipu://HOST:PORT, or HOST:PORT.
+    #[arg(long, value_name = "ADDR")]
+    server: Option<String>,
+}
+
+/// An open store.
+pub(crate) enum Store {
+    Log(Embedded),
+    Server(Server),
+}
+
+/// A connection, and what runs it.
+pub(crate) struct Server {
+    pub(crate) remote: Remote,
+    _runtime: Runtime,
+}
+
+impl StoreArgs {
+    /// Opens the store to append to it; a log that is missing is made.
+    pub(crate) fn open(&self) -> Result<Store, Failure> {
+        self.open_with(RemoteOptions::default(), LogArgs::open)
+    }
+
+    /// As [`Self::open`], and waits so long for a server that comes back.
+    pub(crate) fn open_patiently(&self, patience: Duration) -> Result<Store, Failure> {
+        let mut options = RemoteOptions::default();
+        options.timeout = patience;
+        self.open_with(options, LogArgs::open)
+    }
+
+    /// Opens the store to read from it; a log also beside a program that writes to it.
+    pub(crate) fn open_to_read(&self) -> Result<Store, Failure> {
+        self.open_with(RemoteOptions::default(), LogArgs::open_to_read)
+    }
+
+    fn open_with(
+        &self,
+        options: RemoteOptions,
+        open: fn(&LogArgs) -> Result<Embedded, Failure>,
+    ) -> Result<Store, Failure> {
+        match (&self.log, &self.server) {
+            (Some(log), _) => open(&LogArgs { log: log.clone() }).map(Store::Log),
+            (None, Some(address)) => connect(address, options).map(Store::Server),
+            (None, None) => Err(Failure::Usage("give --log or --server".to_owned())),
+        }
+    }
+}
+
+fn connect(address: &str, options: RemoteOptions) -> Result<Server, Failure> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("quipu-client")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Unreachable(format!("cannot start a thread: {error}")))?;
+    let remote = runtime.block_on(Remote::connect_with(address, options));
+    let remote = remote.map_err(|error| match error {
+        ConnectError::Address { .. } | ConnectError::Tls { .. } => {
+            Failure::Usage(error.to_string())
+        }
+        error => Failure::Unreachable(error.to_string()),
+    })?;
+    Ok(Server { remote, _runtime: runtime })
+}
+
+impl Store {
+    /// What both can do.
+    pub(crate) fn events(&self) -> &dyn EventStore {
+        match self {
+            Self::Log(log) => log,
+            Self::Server(server) => &server.remote,
+        }
+    }
+
+    /// A JSON event that happens now, with a fresh id.
+    pub(crate) fn new_event(&self, key: AggregateKey, kind: String, data: Vec<u8>) -> NewEvent {
+        match self {
+            Self::Log(log) => log.new_event(key, kind, data),
+            Self::Server(server) => server.remote.new_event(key, kind, data),
+        }
+    }
+
+    /// The position of the last event.
+    pub(crate) fn last_position(&self) -> Result<Position, Failure> {
+        if let Self::Log(log) = self {
+            return Ok(status_of(log)?.last_position);
+        }
+        let filter = Filter { include_system: true, ..Filter::default() };
+        let direction = Direction::Backward;
+        let last = ReadRequest { filter, direction, limit: Some(1), ..ReadRequest::default() };
+        let last = block_on(self.events().read(last).next_batch())?;
+        Ok(last.first().map_or(Position::START, quipu_client::Record::position))
+    }
+
+    /// Shows what a log's writer has stored since; a server does so by itself.
+    pub(crate) fn refresh(&self) -> Result<(), Failure> {
+        match self {
+            Self::Log(log) => Ok(log.refresh()?),
+            Self::Server(_) => Ok(()),
+        }
+    }
+
+    /// Says no if there is damage: what was read is not all there was.
+    pub(crate) fn check_whole(&self) -> Result<(), Failure> {
+        match self {
+            Self::Log(log) => check_whole(log),
+            Self::Server(server) => match server.status()?["damaged"] {
+                Value::Bool(true) => {
+                    Err(Failure::No("the server's log is damaged: not all was read".to_owned()))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+impl Server {
+    /// The state of the server's log: a document as `quipu status --json` prints it.
+    pub(crate) fn status(&self) -> Result<Value, Failure> {
+        let status = block_on(self.remote.status())?;
+        serde_json::from_str(&status).map_err(|error| {
+            Failure::Unreachable(format!("the server's status is no JSON: {error}"))
+        })
+    }
+}
