@@ -148,9 +148,19 @@ mod inbox {
 
     /// An append whose answer is written down under its id.
     fn submission(id: u64, answered: &Journal) -> Submission {
+        sized_submission(id, 1, answered)
+    }
+
+    fn sized_submission(id: u64, payload_bytes: usize, answered: &Journal) -> Submission {
         let key = AggregateKey::new("Call", "1");
         let time = Timestamp::from_micros(1);
-        let event = NewEvent::json(Uuid::from_u128(id.into()), key, "Made", time, "1");
+        let event = NewEvent::json(
+            Uuid::from_u128(id.into()),
+            key,
+            "Made",
+            time,
+            "1".repeat(payload_bytes),
+        );
         let (append, hasher) = (Append::any(vec![event]), KeyHasher::new(Uuid::from_u128(1)));
         let append = PreparedAppend::new(&append, &Limits::default(), hasher, Origin::Client);
         let answered = answered.clone();
@@ -226,6 +236,46 @@ mod inbox {
             serve(&inbox, 3, 1);
             second.join().unwrap();
             third.join().unwrap();
+            assert_eq!(answered.entries(), [1, 2, 3], "first come, first served");
+        });
+    }
+
+    #[test]
+    fn two_who_have_room_at_once_are_both_let_in() {
+        explore(|| {
+            let (inbox, answered) = (new(2), Journal::default());
+            for id in [1, 2] {
+                inbox.try_push(submission(id, &answered)).unwrap();
+            }
+            let pushers = [3, 4].map(|id| {
+                let admission = inbox.push(submission(id, &answered));
+                spawn(move || block_on(admission).unwrap())
+            });
+            serve(&inbox, 4, 2);
+            pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+            let answers = answered.entries();
+            assert_eq!(answers[..2], [1, 2], "first come, first served");
+            assert!(answers[2..] == [3, 4] || answers[2..] == [4, 3], "{answers:?}");
+        });
+    }
+
+    #[test]
+    fn a_small_one_does_not_overtake_a_large_one() {
+        explore(|| {
+            let answered = Journal::default();
+            let first = submission(1, &answered);
+            let bytes = 2 * first.append.frame_bytes();
+            let inbox = Arc::new(Inbox::new(QueueLimits { bytes, appends: 9 }));
+            inbox.try_push(first).unwrap();
+            let mut large = inbox.push(sized_submission(2, bytes, &answered));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut large).poll(&mut context).is_pending());
+            let small = inbox.push(submission(3, &answered));
+            let small = spawn(move || block_on(small).unwrap());
+            let large = spawn(move || block_on(large).unwrap());
+            serve(&inbox, 3, 9);
+            large.join().unwrap();
+            small.join().unwrap();
             assert_eq!(answered.entries(), [1, 2, 3], "first come, first served");
         });
     }
