@@ -30,6 +30,14 @@ pub fn document_of(status: &Status, report: &RecoveryReport) -> Value {
         "space_is_low": status.space_is_low,
         "clock_lag_us": status.clock_lag_us,
         "storage": status.storage,
+        "counts": {
+            "appends": status.counts.appends,
+            "events": status.counts.events,
+            "groups": status.counts.groups,
+            "group_bytes": status.counts.group_bytes,
+            "duplicates": status.counts.duplicates,
+            "conflicts": status.counts.conflicts,
+        },
     })
 }
 

@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod random;
 mod record_printer;
+mod session;
 mod store_args;
 mod table;
 mod units;

@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::failure::Failure;
 use crate::log_args::{LogArgs, check_whole, status_of};
+use crate::session::Target;
 
 /// A log in this process, or one behind a server.
 #[derive(Args, Clone)]
@@ -57,6 +58,38 @@ impl StoreArgs {
         self.open_with(RemoteOptions::default(), LogArgs::open_to_read)
     }
 
+    /// What to send workers to, each with a session of its own; a log is made where it is
+    /// missing, and closed at the end.
+    pub(crate) fn open_target<T>(
+        &self,
+        work: impl FnOnce(Target<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.with_target(LogArgs::open, work)
+    }
+
+    /// As [`Self::open_target`], to read only.
+    pub(crate) fn open_target_to_read<T>(
+        &self,
+        work: impl FnOnce(Target<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.with_target(LogArgs::open_to_read, work)
+    }
+
+    fn with_target<T>(
+        &self,
+        open: fn(&LogArgs) -> Result<Embedded, Failure>,
+        work: impl FnOnce(Target<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if let Some(address) = &self.server {
+            return work(Target::Server(address));
+        }
+        let log = self.log.clone().ok_or_else(neither)?;
+        let log = open(&LogArgs { log })?;
+        let done = work(Target::Log(&log));
+        log.close();
+        done
+    }
+
     fn open_with(
         &self,
         options: RemoteOptions,
@@ -64,27 +97,29 @@ impl StoreArgs {
     ) -> Result<Store, Failure> {
         match (&self.log, &self.server) {
             (Some(log), _) => open(&LogArgs { log: log.clone() }).map(Store::Log),
-            (None, Some(address)) => connect(address, options).map(Store::Server),
-            (None, None) => Err(Failure::Usage("give --log or --server".to_owned())),
+            (None, Some(address)) => Server::connect(address, options).map(Store::Server),
+            (None, None) => Err(neither()),
         }
     }
 }
 
-fn connect(address: &str, options: RemoteOptions) -> Result<Server, Failure> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("quipu-client")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Unreachable(format!("cannot start a thread: {error}")))?;
+fn neither() -> Failure {
+    Failure::Usage("give --log or --server".to_owned())
+}
+
+/// A connection that this runtime runs.
+pub(crate) fn connect_on(
+    runtime: &Runtime,
+    address: &str,
+    options: RemoteOptions,
+) -> Result<Remote, Failure> {
     let remote = runtime.block_on(Remote::connect_with(address, options));
-    let remote = remote.map_err(|error| match error {
+    remote.map_err(|error| match error {
         ConnectError::Address { .. } | ConnectError::Tls { .. } => {
             Failure::Usage(error.to_string())
         }
         error => Failure::Unreachable(error.to_string()),
-    })?;
-    Ok(Server { remote, _runtime: runtime })
+    })
 }
 
 impl Store {
@@ -139,6 +174,18 @@ impl Store {
 }
 
 impl Server {
+    /// Connects, with a thread that runs the connection.
+    pub(crate) fn connect(address: &str, options: RemoteOptions) -> Result<Self, Failure> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("quipu-client")
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Unreachable(format!("cannot start a thread: {error}")))?;
+        let remote = connect_on(&runtime, address, options)?;
+        Ok(Self { remote, _runtime: runtime })
+    }
+
     /// The state of the server's log: a document as `quipu status --json` prints it.
     pub(crate) fn status(&self) -> Result<Value, Failure> {
         let status = block_on(self.remote.status())?;

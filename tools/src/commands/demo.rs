@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::log_args::{LogArgs, status_of};
 use crate::output::{Output, terminal_columns};
 use crate::record_printer::RecordPrinter;
+use crate::session::Target;
 use crate::units;
 use crate::wait::{now, pause_until, since, until};
 
@@ -166,14 +167,14 @@ impl Tour<'_> {
             rate: None,
         };
         let many = Plan { in_flight: 8, batch: 100, seconds: 2, ..one.clone() };
-        let alone = measure(&one, &self.log)?;
+        let alone = measure(&one, Target::Log(&self.log))?;
         if let Some(latency) = alone.latency_us {
             let [half, most] = [latency.p50, latency.p99].map(micros);
             self.say(&format!(
                 "one at a time: half are durable within {half}, 99 % within {most}"
             ))?;
         }
-        let together = measure(&many, &self.log)?;
+        let together = measure(&many, Target::Log(&self.log))?;
         let rate = units::count(together.events / many.seconds);
         self.say(&format!("100 at a time, 8 such appends in flight: {rate} events a second"))
     }

@@ -4,25 +4,28 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use futures::executor::block_on;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, StreamExt};
 use hdrhistogram::Histogram;
-use quipu_client::{AppendError, AppendOutcome, Embedded, EventStore};
+use quipu_client::{AppendError, AppendOutcome};
 
 use super::events::{EVENT_BYTES_MAX, EVENT_BYTES_MIN, Events, Ids, RandomText};
 use super::from_1_to;
 use super::measures::{Measures, Meter, Percentiles, histogram, record};
 use crate::failure::Failure;
-use crate::log_args::{LogArgs, status_of};
 use crate::output::{Output, whisper};
 use crate::random::Random;
+use crate::session::{Session, Target};
+use crate::store_args::StoreArgs;
 use crate::wait::{self, now, since};
 
 const EXAMPLES: &str = "Examples:
   quipu bench append --log ./bench-log --batch 100 --in-flight 8 --seconds 30
   quipu bench append --log ./bench-log --writers 1 --in-flight 1 --batch 1
   quipu bench append --log ./bench-log --rate 50000 --json
+  quipu bench append --server 127.0.0.1:7440 --writers 8 --in-flight 4 --batch 100
+
+With --server each writer has a connection, and processor time and memory are the client's.
 
 MB/s counts payload bytes, in millions. A latency is one append's, from its submission (with --rate:
 from when it should have been submitted) to its acknowledgement.";
@@ -32,7 +35,7 @@ from when it should have been submitted) to its acknowledgement.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    log: LogArgs,
+    store: StoreArgs,
     #[command(flatten)]
     plan: Plan,
 }
@@ -72,22 +75,25 @@ fn event_bytes() -> RangedU64ValueParser {
 
 /// Appends, and prints what was measured.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    let log = args.log.open()?;
-    whisper(format_args!("appending for {} s", args.plan.seconds));
-    let measures = measure(&args.plan, &log)?;
-    log.close();
-    measures.print(out)
+    args.store.open_target(|target| {
+        whisper(format_args!("appending for {} s", args.plan.seconds));
+        measure(&args.plan, target)?.print(out)
+    })
 }
 
 /// Appends as planned.
-pub(crate) fn measure(plan: &Plan, log: &Embedded) -> Result<Measures, Failure> {
+pub(crate) fn measure(plan: &Plan, target: Target<'_>) -> Result<Measures, Failure> {
     let text = RandomText::new(&mut Random::from_entropy());
-    let groups_before = status_of(log)?.counts.groups;
+    let groups_before = target.figures()?.groups;
+    let sessions: Result<Vec<Session>, Failure> =
+        (0..plan.writers).map(|_| target.session()).collect();
+    let sessions = sessions?;
     let meter = Meter::start();
     let tallies: Result<Vec<Tally>, AppendError> = std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..plan.writers)
-            .map(|number| {
-                let mut writer = Writer::new(plan, number, log, &text);
+        let writers: Vec<_> = (0_u64..)
+            .zip(&sessions)
+            .map(|(number, session)| {
+                let mut writer = Writer::new(plan, number, session, &text);
                 scope.spawn(move || writer.run().map(|()| writer.tally))
             })
             .collect();
@@ -101,9 +107,9 @@ pub(crate) fn measure(plan: &Plan, log: &Embedded) -> Result<Measures, Failure> 
     }
     measures.rates(measures.events * plan.event_bytes);
     measures.latency_us = Some(Percentiles::of(&latencies));
-    let status = status_of(log)?;
-    measures.groups = Some(status.counts.groups - groups_before);
-    measures.bytes_on_disk = status.bytes_on_disk;
+    let figures = target.figures()?;
+    measures.groups = figures.groups.zip(groups_before).map(|(after, before)| after - before);
+    measures.bytes_on_disk = figures.bytes_on_disk;
     Ok(measures)
 }
 
@@ -115,7 +121,7 @@ struct Tally {
 type InFlight<'a> = BoxFuture<'a, (Duration, Result<AppendOutcome, AppendError>)>;
 
 struct Writer<'a> {
-    log: &'a Embedded,
+    session: &'a Session,
     events: Events<'a>,
     batch: u64,
     in_flight_max: usize,
@@ -132,12 +138,12 @@ struct Schedule {
 }
 
 impl<'a> Writer<'a> {
-    fn new(plan: &Plan, number: u64, log: &'a Embedded, text: &'a RandomText) -> Self {
+    fn new(plan: &Plan, number: u64, session: &'a Session, text: &'a RandomText) -> Self {
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let aggregates = size(plan.aggregates.div_ceil(plan.writers));
         let started = now();
         Self {
-            log,
+            session,
             events: Events::new(text, plan.ids, size(plan.event_bytes), aggregates),
             batch: plan.batch,
             in_flight_max: size(plan.in_flight),
@@ -168,23 +174,23 @@ impl<'a> Writer<'a> {
     fn submit(&mut self) {
         let append = self.events.append(self.batch);
         let intended = self.schedule.as_mut().map_or_else(now, Schedule::take);
-        let log = self.log;
-        let answer = async move { (intended, log.append(append).await) };
+        let store = self.session.store();
+        let answer = async move { (intended, store.append(append).await) };
         self.in_flight.push_back(wait::begun(answer.boxed()));
     }
 
     fn wait(&mut self) -> Result<(), AppendError> {
-        match block_on(self.in_flight.next()) {
+        match self.session.block_on(self.in_flight.next()) {
             Some(answer) => self.take(answer),
             None => Ok(()),
         }
     }
 
     fn wait_until(&mut self, deadline: Duration) -> Result<(), AppendError> {
-        match wait::until(pin!(self.in_flight.next()), deadline) {
+        match self.session.until(pin!(self.in_flight.next()), deadline) {
             Some(Some(answer)) => self.take(answer),
             Some(None) => {
-                wait::pause_until(deadline);
+                self.session.pause_until(deadline);
                 Ok(())
             }
             None => Ok(()),

@@ -2,10 +2,12 @@
 
 pub(crate) mod append;
 mod disk;
+mod echo;
 pub(crate) mod events;
 mod measures;
 mod open;
 mod read;
+mod subscribe;
 
 use clap::Subcommand;
 use clap::builder::RangedU64ValueParser;
@@ -29,6 +31,10 @@ enum What {
     Append(append::Args),
     /// A scan of all events.
     Read(read::Args),
+    /// Subscribers that catch up, and follow.
+    Subscribe(subscribe::Args),
+    /// The way to a server and back, without a log.
+    Echo(echo::Args),
     /// Opening a log that was closed in order.
     Open(open::Args),
 }
@@ -44,6 +50,8 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
         What::Disk(args) => disk::run(args, out),
         What::Append(args) => append::run(args, out),
         What::Read(args) => read::run(args, out),
+        What::Subscribe(args) => subscribe::run(args, out),
+        What::Echo(args) => echo::run(args, out),
         What::Open(args) => open::run(args, out),
     }
 }
