@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use quipu_types::{Corruption, Uuid};
@@ -9,6 +10,7 @@ use quipu_types::{Corruption, Uuid};
 use crate::clock::{Clock, Entropy};
 use crate::commit::inbox::Inbox;
 use crate::commit::watermark::CommitWatermark;
+use crate::histogram::{Distribution, Histogram};
 use crate::index::indexer::IndexQueue;
 use crate::index::keys::KeyHasher;
 use crate::options::LogOptions;
@@ -61,8 +63,23 @@ impl std::fmt::Display for LogState {
     }
 }
 
+/// 50 µs to 1.6 s.
+const FLUSH_BOUNDS_US: [u64; 16] = powers_of_two(50);
+/// 4 KiB to 16 MiB.
+const GROUP_BOUNDS: [u64; 13] = powers_of_two(4 << 10);
+
+const fn powers_of_two<const N: usize>(first: u64) -> [u64; N] {
+    let mut bounds = [first; N];
+    let mut index = 1;
+    while index < N {
+        bounds[index] = bounds[index - 1] * 2;
+        index += 1;
+    }
+    bounds
+}
+
 /// What the log has done since it was opened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     appends: AtomicU64,
     events: AtomicU64,
@@ -70,6 +87,24 @@ pub struct Counters {
     group_bytes: AtomicU64,
     duplicates: AtomicU64,
     conflicts: AtomicU64,
+    flush_us: Histogram<{ FLUSH_BOUNDS_US.len() }>,
+    group_sizes: Histogram<{ GROUP_BOUNDS.len() }>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            appends: zero(),
+            events: zero(),
+            groups: zero(),
+            group_bytes: zero(),
+            duplicates: zero(),
+            conflicts: zero(),
+            flush_us: Histogram::new(FLUSH_BOUNDS_US),
+            group_sizes: Histogram::new(GROUP_BOUNDS),
+        }
+    }
 }
 
 /// The counters' values at one moment.
@@ -95,6 +130,22 @@ impl Counters {
         self.events.fetch_add(events, Ordering::Relaxed);
         self.groups.fetch_add(1, Ordering::Relaxed);
         self.group_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.group_sizes.count(bytes);
+    }
+
+    /// A durable write took so long.
+    pub(crate) fn flush(&self, took: Duration) {
+        self.flush_us.count(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// How long durable writes took, in microseconds.
+    pub fn flush_us(&self) -> Distribution {
+        self.flush_us.distribution()
+    }
+
+    /// How large groups were, in bytes.
+    pub fn group_sizes(&self) -> Distribution {
+        self.group_sizes.distribution()
     }
 
     pub(crate) fn duplicate(&self) {

@@ -2,10 +2,172 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use quipu_engine::{Distribution, LogState, Status};
+
+use crate::scheduling;
 use crate::service::Service;
 
-/// All metrics now.
-pub(crate) fn text(_service: &Arc<Service>) -> Result<String, fmt::Error> {
-    Ok(String::new())
+const STATES: [&str; 6] = ["writable", "read_only", "damaged", "no_space", "failed", "closed"];
+const MICROS: f64 = 1e-6;
+
+/// All metrics now. Asks the disk.
+pub(crate) fn text(service: &Arc<Service>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("quipu");
+    let status = service.log.status().ok();
+    registry.register_collector(Box::new(Snapshot { service: Arc::clone(service), status }));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+struct Snapshot {
+    service: Arc<Service>,
+    /// None if the disk does not say.
+    status: Option<Status>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.log(&mut page)?;
+        self.server(&mut page)?;
+        match &self.status {
+            Some(status) => disk(status, &mut page),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Snapshot {
+    fn log(&self, page: &mut Page<'_>) -> fmt::Result {
+        let log = self.service.log.shared();
+        let counts = log.counters.counts();
+        page.counter("appends", "Appends stored", counts.appends)?;
+        page.counter("events", "Events stored", counts.events)?;
+        page.counter("groups", "Groups of appends written", counts.groups)?;
+        page.counter("duplicates", "Appends answered as duplicates", counts.duplicates)?;
+        page.counter("conflicts", "Appends refused for a version or an id", counts.conflicts)?;
+        let (sizes, flushes) = (log.counters.group_sizes(), log.counters.flush_us());
+        page.histogram("group_size", "Size of groups", &Unit::Bytes, &sizes, 1.0)?;
+        let what = "Duration of durable writes";
+        page.histogram("flush_duration", what, &Unit::Seconds, &flushes, MICROS)?;
+        let (bytes, appends) = log.inbox.depth();
+        page.gauge("queue_bytes", "Bytes of appends before the sequencer", bytes)?;
+        page.gauge("queue_appends", "Appends before the sequencer", appends)?;
+        page.gauge("watermark", "Position of the last durable event", log.watermark.current().0)?;
+        page.one_of("log_state", "state", "What the log is", &STATES, state(&log.state()))?;
+        let damaged = usize::from(log.found_damage().is_some() || log.damage().is_some());
+        page.gauge("log_damaged", "Whether damage was found", damaged)?;
+        let class = scheduling::class();
+        page.one_of("scheduling_class", "class", "Of the threads that write", &[class], class)
+    }
+
+    fn server(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (meter, load) = (&self.service.meter, self.service.load());
+        let end = self.service.log.shared().watermark.current();
+        let total = meter.connections_total.load(Ordering::Relaxed);
+        let refused = meter.refused_total.load(Ordering::Relaxed);
+        page.gauge("connections", "Connections open", load.connections)?;
+        page.counter("connections_opened", "Connections served", total)?;
+        page.counter("connections_refused", "Connections over the limit", refused)?;
+        page.gauge("streams", "Reads and subscriptions open", load.streams)?;
+        page.gauge("subscribers", "Subscriptions open", load.subscribers)?;
+        page.gauge("subscriber_lag_max_events", "Of the last one", meter.lag_max(end))?;
+        page.gauge("held_append_bytes", "Appends not answered", load.append_bytes)?;
+        page.gauge("held_output_bytes", "Records not written", load.output_bytes)?;
+        let (bytes_in, bytes_out) = (&meter.bytes_in, &meter.bytes_out);
+        page.counter("received_bytes", "Bytes received", bytes_in.load(Ordering::Relaxed))?;
+        page.counter("sent_bytes", "Bytes sent", bytes_out.load(Ordering::Relaxed))?;
+        page.gauge("stopping", "Whether it stops", usize::from(self.service.stop.is_cancelled()))
+    }
+}
+
+fn disk(status: &Status, page: &mut Page<'_>) -> fmt::Result {
+    page.gauge("segments", "Segments", status.segments.len())?;
+    page.gauge("disk_used_bytes", "Bytes of all files of the log", status.bytes_on_disk)?;
+    page.gauge("disk_free_bytes", "Bytes free on its file system", status.free_bytes)
+}
+
+fn state(state: &LogState) -> &'static str {
+    match state {
+        LogState::Writable => "writable",
+        LogState::ReadOnly => "read_only",
+        LogState::Damaged(_) => "damaged",
+        LogState::NoSpace(_) => "no_space",
+        LogState::Closed => "closed",
+        _ => "failed",
+    }
+}
+
+/// The page being written.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        let descriptor = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        counter.encode(descriptor)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl TryInto<i64>) -> fmt::Result {
+        let gauge = ConstGauge::new(value.try_into().unwrap_or(i64::MAX));
+        let descriptor = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        gauge.encode(descriptor)
+    }
+
+    /// 1 for what is the case, 0 for what else might be.
+    fn one_of(
+        &mut self,
+        name: &str,
+        label: &str,
+        help: &str,
+        all: &[&str],
+        now: &str,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for one in all {
+            let labels = [(label, *one)];
+            let gauge = ConstGauge::new(i64::from(*one == now));
+            gauge.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: &Unit,
+        values: &Distribution,
+        scale: f64,
+    ) -> fmt::Result {
+        let scaled = |value: u64| precise(value) * scale;
+        let mut buckets: Vec<(f64, u64)> =
+            values.buckets.iter().map(|(bound, count)| (scaled(*bound), *count)).collect();
+        buckets.push((f64::MAX, values.beyond));
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let mut histogram =
+            self.0.encode_descriptor(name, help, Some(unit), MetricType::Histogram)?;
+        histogram.encode_histogram::<[(&str, &str); 0]>(scaled(values.sum), count, &buckets, None)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are fractions; 53 bits are enough")]
+fn precise(value: u64) -> f64 {
+    value as f64
 }

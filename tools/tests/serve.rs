@@ -1,0 +1,66 @@
+//! `quipu serve` as an operator meets it: ports, locks, signals.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command};
+
+use support::{Place, run, spawn};
+
+struct Serving {
+    child: Child,
+    listen: String,
+}
+
+/// Waits until it says where it listens.
+fn serve(log: &str) -> Serving {
+    let mut child =
+        spawn(&format!("serve --log {log} --listen 127.0.0.1:0 --http 127.0.0.1:0 --json"));
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(said["http"].as_str().unwrap().starts_with("127.0.0.1:"), "{said}");
+    Serving { child, listen: said["listen"].as_str().unwrap().to_owned() }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn a_signal_stops_it_in_order_and_it_exits_with_0() {
+    for name in ["-TERM", "-INT"] {
+        let place = Place::new();
+        let mut serving = serve(&place.log);
+        signal(&serving.child, name);
+        assert_eq!(serving.child.wait().unwrap().code(), Some(0), "{name}");
+        let status = run(&format!("status --log {} --json", place.log)).code(0).json();
+        assert_eq!(status[0]["closed_in_order"], true);
+    }
+}
+
+#[test]
+fn a_port_in_use_and_a_log_held_are_3_and_say_so() {
+    let place = Place::new();
+    let mut serving = serve(&place.log);
+    let log = &place.log;
+    let listen = &serving.listen;
+    run(&format!("serve --log {log}2 --listen {listen} --http none")).code(3).complains(listen);
+    assert!(!std::path::Path::new(&format!("{log}2")).exists(), "no log is made for a port in use");
+    run(&format!("serve --log {log} --listen 127.0.0.1:0 --http none"))
+        .code(3)
+        .complains(log)
+        .complains("in use by");
+    signal(&serving.child, "-TERM");
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_address_that_others_could_reach_is_2_unless_it_is_allowed() {
+    let place = Place::new();
+    run(&format!("serve --log {} --listen 0.0.0.0:0 --http none", place.log))
+        .code(2)
+        .complains("--allow-remote");
+}
