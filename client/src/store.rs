@@ -35,7 +35,8 @@ pub trait EventStore: Send + Sync {
     /// when it is durable. A position past the end is waited for.
     ///
     /// # Errors
-    /// That a checkpoint is of another log, or lies past the end of this one.
+    /// That a checkpoint is of another log, or lies past the end of this one. A store across a
+    /// network says the latter with the first batch.
     fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError>;
 
     /// The log's id: part of every checkpoint, so that a consumer never goes on in another log.

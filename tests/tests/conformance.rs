@@ -1,14 +1,30 @@
-//! The embedded log keeps every promise of an event store, with each way to reach the disk.
+//! The embedded log keeps every promise of an event store, with each way to reach the disk; and so
+//! does a log behind a server.
 
 use std::sync::Arc;
 
 use quipu_client::{Backend, Embedded, Mapping, Options};
+use quipu_server::ServerOptions;
 use quipu_tests::conformance::{LIMITS, SEGMENT_BYTES, Subject};
+use quipu_tests::served::Served;
+
+fn options(backend: Backend, mapping: Mapping) -> Options {
+    let mut options = Options { backend, mapping, ..Options::default() }.with_limits(LIMITS);
+    options.log.segment_bytes = SEGMENT_BYTES;
+    options
+}
+
+fn remote() -> Subject {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(Backend::Auto, Mapping::Mapped);
+    let served = Served::open(folder.path(), options, ServerOptions::default());
+    let store = served.connect();
+    Subject { store: Arc::new(store), keep: Box::new((served, folder)) }
+}
 
 fn embedded(backend: Backend, mapping: Mapping) -> Subject {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut options = Options { backend, mapping, ..Options::default() }.with_limits(LIMITS);
-    options.log.segment_bytes = SEGMENT_BYTES;
+    let options = options(backend, mapping);
     let store = Embedded::open(folder.path(), options).expect("a new log opens");
     Subject { store: Arc::new(store), keep: Box::new(folder) }
 }
@@ -18,6 +34,10 @@ mod direct_and_mapped {
         super::embedded(super::Backend::Auto, super::Mapping::Mapped)
     }
     quipu_tests::conformance_suite!(open);
+}
+
+mod over_tcp {
+    quipu_tests::conformance_suite!(super::remote);
 }
 
 mod buffered_and_read {

@@ -1,4 +1,5 @@
 //! From an address to a server that has said Welcome.
+#![expect(clippy::disallowed_types, reason = "this module is where the client's sockets come from")]
 
 use bytes::{Buf, BytesMut};
 use quipu_protocol::{

@@ -1,4 +1,5 @@
 //! A server that does exactly what a test says.
+#![expect(clippy::disallowed_types, reason = "this server has sockets of its own")]
 
 use std::time::Duration;
 
