@@ -7,6 +7,7 @@ pub mod faulty_disk;
 pub mod filled_log;
 pub mod memory_disk;
 pub mod mount;
+pub mod proxy;
 pub mod served;
 pub mod shared_data;
 pub mod sim;

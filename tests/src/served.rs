@@ -4,10 +4,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use quipu_client::{Embedded, Options, Remote, RemoteOptions};
+use quipu_client::{Embedded, OpenError, Options, Remote, RemoteOptions};
 use quipu_server::{Ports, Server, ServerOptions};
 use tokio::runtime::Runtime;
+
+/// A server that was killed leaves its log once the last append in it is answered.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A server on a runtime of its own; dropping it kills both, as a crash would.
 pub struct Served {
@@ -24,7 +28,7 @@ impl Served {
 
     /// Serves the log in this folder on this port.
     pub fn open_at(port: u16, folder: &Path, options: Options, server: ServerOptions) -> Self {
-        let log = Embedded::open(folder, options).unwrap();
+        let log = open_unlocked(folder, options);
         let runtime = Runtime::new().unwrap();
         let server = runtime.block_on(async {
             let ports = Ports::open(&format!("127.0.0.1:{port}"), None, false).await.unwrap();
@@ -59,5 +63,19 @@ impl Served {
     pub fn stop(mut self) {
         let server = self.server.take().unwrap();
         self.runtime.block_on(server.stop());
+    }
+}
+
+fn open_unlocked(folder: &Path, options: Options) -> Embedded {
+    const STEP: Duration = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    loop {
+        match Embedded::open(folder, options.clone()) {
+            Err(OpenError::Locked { .. }) if waited < UNLOCKED_WITHIN => {
+                waited += STEP;
+                std::thread::park_timeout(STEP);
+            }
+            log => return log.unwrap(),
+        }
     }
 }

@@ -17,7 +17,9 @@ fn options(backend: Backend, mapping: Mapping) -> Options {
 fn remote() -> Subject {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let options = options(Backend::Auto, Mapping::Mapped);
-    let served = Served::open(folder.path(), options, ServerOptions::default());
+    // Small, so that a read is many messages.
+    let server = ServerOptions { page_bytes: 32 * 1024, ..ServerOptions::default() };
+    let served = Served::open(folder.path(), options, server);
     let store = served.connect();
     Subject { store: Arc::new(store), keep: Box::new((served, folder)) }
 }

@@ -255,14 +255,13 @@ pub async fn skipped_records_give_a_checkpoint(store: &dyn EventStore) {
     assert_eq!(follower.next().await, Item::CaughtUp(0));
     let skipped = 10_400_u64;
     store_many(store, 1..=skipped.into(), |id| event(id, &call("a"), "Other")).await;
-    let mut first = follower.next().await;
-    if first == Item::FellBehind(0) {
-        first = follower.next().await;
-    }
+    let mut late = Follower::of_type(store, "Rare");
+    let first = late.next().await;
     assert!(matches!(first, Item::Checkpoint(at) if (1..=skipped).contains(&at)), "{first:?}");
+    // This one was live, and may have skipped some before it fell behind.
     while follower.safe < skipped {
         let item = follower.next().await;
-        assert!(matches!(item, Item::Checkpoint(_) | Item::CaughtUp(_)), "{item:?}");
+        assert!(!matches!(item, Item::Event(_)), "{item:?}");
     }
     stored(store, vec![event(99_999, &call("a"), "Rare")]).await;
     while follower.next().await != Item::Event(skipped + 1) {}
