@@ -1,5 +1,6 @@
 //! `quipu bench echo`: the same client and messages as `bench append --server`, against a server
 //! that answers at once and stores nothing: what is left is the price of the way there and back.
+#![expect(clippy::disallowed_types, reason = "this module is a server of its own")]
 
 use std::io;
 

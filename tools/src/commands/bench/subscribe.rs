@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
         let heard: Result<Vec<Heard>, Failure> = std::thread::scope(|scope| {
             let subscribers: Vec<_> =
                 (0..args.subscribers).map(|_| scope.spawn(|| listen(args, target))).collect();
-            let heard = subscribers.into_iter().map(|it| it.join());
+            let heard = subscribers.into_iter().map(std::thread::ScopedJoinHandle::join);
             heard.map(|it| it.expect("a subscriber does not panic")).collect()
         });
         let mut measures = meter.measures();
