@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use quipu_client::json::{EventLine, parse_line};
-use support::{Place, run, shared, spawn};
+use support::{Place, run, serve, serve_on, shared, spawn};
 
 const EVENTS: usize = 262_200;
 const KILLS: u64 = 20;
@@ -79,6 +79,44 @@ fn an_import_killed_again_and_again_ends_with_exactly_those_events() {
     }
     assert!(killed >= KILLS / 2, "only {killed} imports were still running when they were killed");
     run(&import).code(0);
+    assert_equal(&stored(&place), &given(&path));
+    run(&format!("verify --deep --log {}", place.log)).code(0).says("262,200 events");
+}
+
+#[test]
+fn the_real_log_goes_in_and_comes_out_equal_over_tcp() {
+    let Some(path) = shared("bpic2012.ndjson.gz") else { return };
+    let place = Place::new();
+    let serving = serve(&place.log);
+    let server = &serving.listen;
+    let import = format!("import --server {server} {}", path.display());
+    run(&import).code(0).says("262,200 new");
+    run(&import).code(0).says("nothing was new");
+    let exported = parse(&run(&format!("export --server {server}")).code(0).out);
+    assert_equal(&exported, &given(&path));
+    serving.stop();
+    run(&format!("verify --deep --log {}", place.log)).code(0).says("262,200 events");
+}
+
+/// One import, and a server that dies again and again under it and comes back on the same port.
+#[test]
+fn an_import_whose_server_is_killed_again_and_again_ends_with_exactly_those_events() {
+    let Some(path) = shared("bpic2012.ndjson.gz") else { return };
+    let place = Place::new();
+    let mut serving = serve(&place.log);
+    let listen = serving.listen.clone();
+    let mut import = spawn(&format!("import --server {listen} {}", path.display()));
+    let mut killed = 0;
+    while killed < KILLS && import.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(40 + killed * 7_919 % 300));
+        serving.kill();
+        killed += 1;
+        serving = serve_on(&place.log, &listen);
+    }
+    assert!(killed >= KILLS / 2, "the import was over after {killed} kills");
+    let output = import.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serving.stop();
     assert_equal(&stored(&place), &given(&path));
     run(&format!("verify --deep --log {}", place.log)).code(0).says("262,200 events");
 }

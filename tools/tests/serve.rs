@@ -3,31 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command};
-
-use support::{Place, run, spawn};
-
-struct Serving {
-    child: Child,
-    listen: String,
-}
-
-/// Waits until it says where it listens.
-fn serve(log: &str) -> Serving {
-    let mut child =
-        spawn(&format!("serve --log {log} --listen 127.0.0.1:0 --http 127.0.0.1:0 --json"));
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert!(said["http"].as_str().unwrap().starts_with("127.0.0.1:"), "{said}");
-    Serving { child, listen: said["listen"].as_str().unwrap().to_owned() }
-}
-
-fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-}
+use support::{Place, run, serve, signal};
 
 #[test]
 fn a_signal_stops_it_in_order_and_it_exits_with_0() {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::disallowed_methods, reason = "tests make files of their own")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -72,6 +72,55 @@ pub(crate) fn spawn(line: &str) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+/// A server in a process of its own.
+pub(crate) struct Serving {
+    pub(crate) child: Child,
+    pub(crate) listen: String,
+}
+
+/// A server on any port that is free.
+pub(crate) fn serve(log: &str) -> Serving {
+    serve_on(log, "127.0.0.1:0")
+}
+
+/// A server there; waits until it says where it listens.
+pub(crate) fn serve_on(log: &str, listen: &str) -> Serving {
+    let mut child =
+        spawn(&format!("serve --log {log} --listen {listen} --http 127.0.0.1:0 --json"));
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(said["http"].as_str().unwrap().starts_with("127.0.0.1:"), "{said}");
+    Serving { child, listen: said["listen"].as_str().unwrap().to_owned() }
+}
+
+impl Serving {
+    /// Ends it as a power cut of its machine would, but for what is in the disk's cache.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(mut self) {
+        signal(&self.child, "-TERM");
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
+    /// Memory that it has in use.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
+    }
+}
+
+/// Sends a signal, as `kill` does.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 fn answer(output: &Output) -> Answer {
