@@ -70,6 +70,10 @@ where
         Ok(hello) => hello.client,
         Err(ended) => {
             tracing::info!(peer, %ended, "no handshake");
+            // To whom has not greeted nothing is said (§2).
+            if matches!(ended, Ended::Stopping) {
+                return;
+            }
             let farewell = ended.farewell();
             return say_last(&service, &mut inlet, &mut writer, farewell).await;
         }
@@ -89,7 +93,7 @@ where
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let limit = service.options.connections_max;
-    tracing::warn!(peer, limit, "too many connections: refused");
+    tracing::info!(peer, limit, "too many connections: refused");
     let session = Session::new(&service);
     let mut inlet = new_inlet(&service, reader);
     let fault = Fault::over("connections", limit, limit + 1);

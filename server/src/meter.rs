@@ -12,6 +12,8 @@ use quipu_types::Position;
 pub(crate) struct Meter {
     pub(crate) connections: AtomicUsize,
     pub(crate) connections_total: AtomicU64,
+    /// Those being told that they are too many.
+    pub(crate) refusals: AtomicUsize,
     pub(crate) refused_total: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
@@ -27,8 +29,8 @@ impl Meter {
 
     /// Counts something until the guard is dropped.
     pub(crate) fn count(self: &Arc<Self>, what: fn(&Self) -> &AtomicUsize) -> Counted {
-        what(self).fetch_add(1, Ordering::Relaxed);
-        Counted { meter: Arc::clone(self), what }
+        let before = what(self).fetch_add(1, Ordering::Relaxed);
+        Counted { meter: Arc::clone(self), what, before }
     }
 
     pub(crate) fn subscribe(self: &Arc<Self>, after: Position) -> Subscriber {
@@ -54,6 +56,8 @@ impl Meter {
 pub(crate) struct Counted {
     meter: Arc<Meter>,
     what: fn(&Meter) -> &AtomicUsize,
+    /// How many there were before it.
+    pub(crate) before: usize,
 }
 
 impl Drop for Counted {

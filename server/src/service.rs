@@ -13,6 +13,9 @@ use crate::connection;
 use crate::meter::Meter;
 use crate::options::ServerOptions;
 
+/// So many connections that are too many are told so at once; more are just closed.
+const REFUSALS_MAX: usize = 64;
+
 /// A log, served.
 pub struct Service {
     pub(crate) log: Arc<EventLog>,
@@ -61,16 +64,17 @@ impl Service {
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let others = self.meter.connections.load(Ordering::Relaxed);
         let counted = self.meter.count(|meter| &meter.connections);
-        if others < self.options.connections_max {
+        if counted.before < self.options.connections_max {
             Meter::add(&self.meter.connections_total, 1);
-            connection::serve(self, reader, writer, &peer).await;
-        } else {
-            Meter::add(&self.meter.refused_total, 1);
-            connection::refuse(self, reader, writer, &peer).await;
+            return connection::serve(self, reader, writer, &peer).await;
         }
         drop(counted);
+        Meter::add(&self.meter.refused_total, 1);
+        let counted = self.meter.count(|meter| &meter.refusals);
+        if counted.before < REFUSALS_MAX {
+            connection::refuse(Arc::clone(&self), reader, writer, &peer).await;
+        }
     }
 
     /// Lets no new request in, ends the streams, answers what is admitted, says goodbye.

@@ -1,5 +1,6 @@
 //! Appends, reads and subscriptions as clients see them, and the end of a server.
 #![expect(clippy::disallowed_types, reason = "tests speak to a real socket")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

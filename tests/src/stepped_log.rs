@@ -8,7 +8,7 @@ use quipu_engine::{Environment, EventLog, LogOptions, OpenError, Origin};
 use quipu_types::{Append, AppendError, AppendOutcome};
 
 pub struct SteppedLog {
-    log: EventLog,
+    log: Arc<EventLog>,
     indexer: Mutex<Indexer>,
 }
 
@@ -18,14 +18,14 @@ impl SteppedLog {
     /// # Errors
     /// As `EventLog::open`.
     pub fn open(env: Environment, options: LogOptions) -> Result<Self, OpenError> {
-        let log = EventLog::open_stepped(env, options, &mut |_, _| {})?;
+        let log = Arc::new(EventLog::open_stepped(env, options, &mut |_, _| {})?);
         let indexer = Mutex::new(Indexer::new(Arc::clone(log.shared())));
         let log = Self { log, indexer };
         log.run();
         Ok(log)
     }
 
-    pub fn log(&self) -> &EventLog {
+    pub fn log(&self) -> &Arc<EventLog> {
         &self.log
     }
 

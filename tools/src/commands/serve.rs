@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use quipu_client::Embedded;
 use quipu_server::{Ports, Server, ServerOptions};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
@@ -77,7 +78,7 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let http = (args.http != "none").then_some(args.http.as_str());
     let ports = Ports::open(&args.listen, http, args.allow_remote).await.map_err(cannot_listen)?;
-    let log = tokio::task::block_in_place(|| args.log.open())?;
+    let log = open(&args.log, &mut signals).await?;
     let options =
         ServerOptions { connections_max: args.connections_max, ..ServerOptions::default() };
     let server = Server::start(Arc::clone(log.log()), ports, options);
@@ -92,11 +93,23 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
             }
             Ok(())
         }
-        () = signals.next() => {
-            note("quipu: ended at once, the log was not closed in order");
-            std::process::exit(ENDED_AT_ONCE)
-        }
+        () = signals.next() => end_at_once("the log was not closed in order"),
     }
+}
+
+/// Opening may take long; a signal ends it, as a crash would.
+async fn open(log: &LogArgs, signals: &mut Signals) -> Result<Embedded, Failure> {
+    let (args, log) = (log.clone(), log);
+    let opened = tokio::task::spawn_blocking(move || args.open());
+    tokio::select! {
+        opened = opened => opened.map_err(|error| log.cannot_open(error))?,
+        () = signals.next() => end_at_once("the log was being opened"),
+    }
+}
+
+fn end_at_once(meanwhile: &str) -> ! {
+    note(format_args!("quipu: ended at once: {meanwhile}"));
+    std::process::exit(ENDED_AT_ONCE)
 }
 
 fn say_ready(server: &Server, out: &mut Output) -> Result<(), Failure> {
