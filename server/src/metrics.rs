@@ -17,7 +17,7 @@ use crate::scheduling;
 use crate::service::Service;
 
 const STATES: [&str; 6] = ["writable", "read_only", "damaged", "no_space", "failed", "closed"];
-const MICROS: f64 = 1e-6;
+const MICROS_A_SECOND: f64 = 1e6;
 
 /// All metrics now. Asks the disk.
 pub(crate) fn text(service: &Arc<Service>) -> Result<String, fmt::Error> {
@@ -65,7 +65,7 @@ impl Snapshot {
         let (sizes, flushes) = (log.counters.group_sizes(), log.counters.flush_us());
         page.histogram("group_size", "Size of groups", &Unit::Bytes, &sizes, 1.0)?;
         let what = "Duration of durable writes";
-        page.histogram("flush_duration", what, &Unit::Seconds, &flushes, MICROS)?;
+        page.histogram("flush_duration", what, &Unit::Seconds, &flushes, MICROS_A_SECOND)?;
         let (bytes, appends) = log.inbox.depth();
         page.gauge("queue_bytes", "Bytes of appends before the sequencer", bytes)?;
         page.gauge("queue_appends", "Appends before the sequencer", appends)?;
@@ -154,9 +154,9 @@ impl Page<'_> {
         help: &str,
         unit: &Unit,
         values: &Distribution,
-        scale: f64,
+        divisor: f64,
     ) -> fmt::Result {
-        let scaled = |value: u64| precise(value) * scale;
+        let scaled = |value: u64| precise(value) / divisor;
         let mut buckets: Vec<(f64, u64)> =
             values.buckets.iter().map(|(bound, count)| (scaled(*bound), *count)).collect();
         buckets.push((f64::MAX, values.beyond));

@@ -292,6 +292,7 @@ async fn health_and_metrics_say_how_it_is() {
         "quipu_log_state{state=\"writable\"} 1",
         "quipu_log_state{state=\"failed\"} 0",
         "quipu_group_size_bytes_count 3",
+        "quipu_flush_duration_seconds_bucket{le=\"0.00005\"}",
         "quipu_flush_duration_seconds_bucket{le=\"+Inf\"}",
         "quipu_segments 1",
     ] {
