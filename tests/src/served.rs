@@ -4,19 +4,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use quipu_client::{Embedded, OpenError, Options, Remote, RemoteOptions};
+use quipu_client::{Embedded, Options, Remote, RemoteOptions};
 use quipu_server::{Ports, Server, ServerOptions};
 use tokio::runtime::Runtime;
 
-/// A server that was killed leaves its log once the last append in it is answered.
-const UNLOCKED_WITHIN: Duration = Duration::from_secs(10);
-
-/// A server on a runtime of its own; dropping it kills both, as a crash would.
+/// A server on a runtime of its own. Dropping it ends every connection at once; only its log is
+/// closed in order, so that the next server in this process can open it.
 pub struct Served {
-    runtime: Runtime,
+    log: Embedded,
     server: Option<Server>,
+    runtime: Option<Runtime>,
     port: u16,
 }
 
@@ -28,14 +26,14 @@ impl Served {
 
     /// Serves the log in this folder on this port.
     pub fn open_at(port: u16, folder: &Path, options: Options, server: ServerOptions) -> Self {
-        let log = open_unlocked(folder, options);
+        let log = Embedded::open(folder, options).unwrap();
         let runtime = Runtime::new().unwrap();
         let server = runtime.block_on(async {
             let ports = Ports::open(&format!("127.0.0.1:{port}"), None, false).await.unwrap();
             Server::start(Arc::clone(log.log()), ports, server)
         });
         let port = server.address().port();
-        Self { runtime, server: Some(server), port }
+        Self { log, server: Some(server), runtime: Some(runtime), port }
     }
 
     pub fn port(&self) -> u16 {
@@ -56,26 +54,22 @@ impl Served {
     }
 
     pub fn connect_with(&self, options: RemoteOptions) -> Remote {
-        self.runtime.block_on(Remote::connect_with(&self.address(), options)).unwrap()
+        let address = self.address();
+        let connect = Remote::connect_with(&address, options);
+        self.runtime.as_ref().unwrap().block_on(connect).unwrap()
     }
 
     /// Stops it in order.
     pub fn stop(mut self) {
         let server = self.server.take().unwrap();
-        self.runtime.block_on(server.stop());
+        self.runtime.as_ref().unwrap().block_on(server.stop());
     }
 }
 
-fn open_unlocked(folder: &Path, options: Options) -> Embedded {
-    const STEP: Duration = Duration::from_millis(5);
-    let mut waited = Duration::ZERO;
-    loop {
-        match Embedded::open(folder, options.clone()) {
-            Err(OpenError::Locked { .. }) if waited < UNLOCKED_WITHIN => {
-                waited += STEP;
-                std::thread::park_timeout(STEP);
-            }
-            log => return log.unwrap(),
-        }
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.runtime.take());
+        drop(self.server.take());
+        self.log.close();
     }
 }
