@@ -2,30 +2,43 @@
 
 use std::time::Duration;
 
-use quipu_client::{RecoveryReport, Status};
+use quipu_client::{Embedded, RecoveryReport, Status};
 use quipu_server::status::{document_of, first_position, state};
+use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::log_args::{LogArgs, status_of};
+use crate::log_args::status_of;
 use crate::output::Output;
+use crate::store_args::{Store, StoreArgs};
 use crate::table::write_facts;
 use crate::units;
 
 /// Above this, that time runs ahead is worth a word.
 const CLOCK_LAG_SHOWN_US: i64 = 1_000_000;
 
+const EXAMPLES: &str = "Examples:
+  quipu status --log ./log
+  quipu status --server localhost:7440 --json";
+
 /// Which log to look at.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  quipu status --log ./log")]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    log: LogArgs,
+    store: StoreArgs,
 }
 
 /// Looks at it.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    let log = args.log.open_to_read()?;
-    let (status, report) = (status_of(&log)?, log.recovery_report());
+    match args.store.open_to_read()? {
+        Store::Log(log) => of_log(&log, out),
+        Store::Server(server) if out.is_json() => out.object(&server.status()?),
+        Store::Server(server) => print_document(&server.status()?, out),
+    }
+}
+
+fn of_log(log: &Embedded, out: &mut Output) -> Result<(), Failure> {
+    let (status, report) = (status_of(log)?, log.recovery_report());
     if out.is_json() {
         out.object(&document_of(&status, report))
     } else {
@@ -49,7 +62,7 @@ fn print(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(
     facts.extend([
         ("segments", format!("{} ({indexed} indexed)", status.segments.len())),
         ("on disk", units::bytes(status.bytes_on_disk)),
-        ("free", free(status)),
+        ("free", free(status.free_bytes, status.space_is_low)),
         ("storage", status.storage.clone()),
     ]);
     if report.unproven_bytes > 0 {
@@ -63,11 +76,32 @@ fn print(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(
     write_facts(out, facts)
 }
 
+/// What a server says of its log; a newer one may say it in other words.
+fn print_document(status: &Value, out: &mut Output) -> Result<(), Failure> {
+    let text = |name: &str| status[name].as_str().unwrap_or("unknown").to_owned();
+    let number = |name: &str| status[name].as_u64().unwrap_or(0);
+    let (first, last) = (number("first_position"), number("last_position"));
+    let events = (last + 1).saturating_sub(first);
+    let mut facts =
+        vec![("log", text("log_id")), ("state", text("state")), ("events", units::count(events))];
+    if events > 0 {
+        facts.push(("positions", format!("{first} to {last}")));
+    }
+    let space_is_low = status["space_is_low"] == Value::Bool(true);
+    facts.extend([
+        ("segments", number("segments").to_string()),
+        ("on disk", units::bytes(number("bytes_on_disk"))),
+        ("free", free(number("free_bytes"), space_is_low)),
+        ("storage", text("storage")),
+    ]);
+    write_facts(out, facts)
+}
+
 fn closed(report: &RecoveryReport) -> &'static str {
     if report.clean { "in order" } else { "no: a program has it open, or ended without closing it" }
 }
 
-fn free(status: &Status) -> String {
-    let free = units::bytes(status.free_bytes);
-    if status.space_is_low { format!("{free}: LOW") } else { free }
+fn free(bytes: u64, space_is_low: bool) -> String {
+    let free = units::bytes(bytes);
+    if space_is_low { format!("{free}: LOW") } else { free }
 }

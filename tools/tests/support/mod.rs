@@ -87,8 +87,14 @@ pub(crate) fn serve(log: &str) -> Serving {
 
 /// A server there; waits until it says where it listens.
 pub(crate) fn serve_on(log: &str, listen: &str) -> Serving {
-    let mut child =
-        spawn(&format!("serve --log {log} --listen {listen} --http 127.0.0.1:0 --json"));
+    let line = format!("serve --log {log} --listen {listen} --http 127.0.0.1:0 --json");
+    // What it says of a thousand clients would fill a pipe that nobody reads.
+    let mut child = quipu()
+        .args(line.split(' '))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let said: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -123,7 +129,7 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-fn answer(output: &Output) -> Answer {
+pub(crate) fn answer(output: &Output) -> Answer {
     Answer {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
