@@ -82,7 +82,7 @@ impl Following {
         mark.into()
     }
 
-    /// Asks again. A checkpoint, not a bare position: a log that lost what was delivered is refused.
+    /// Asks again. A checkpoint, no bare position: a log that lost what was delivered is refused.
     fn go_on(&mut self) {
         if let Some(position) = self.safe {
             let log_id = self.owner.shared.log_id;
