@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use quipu_engine::EventLog;
+use quipu_protocol::message_bytes_max;
+use quipu_protocol::stream::RECORDS_HEAD_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +48,10 @@ pub struct Load {
 impl Service {
     /// Serves a log.
     #[must_use]
-    pub fn new(log: Arc<EventLog>, options: ServerOptions) -> Arc<Self> {
+    pub fn new(log: Arc<EventLog>, mut options: ServerOptions) -> Arc<Self> {
+        // A page is one message, and no message is longer than the log's limits make it.
+        let message_bytes = message_bytes_max(&log.shared().options.limits);
+        options.page_bytes = options.page_bytes.min(message_bytes - RECORDS_HEAD_BYTES);
         Arc::new(Self {
             appends: Arc::new(Budget::new(options.append_bytes)),
             output: Arc::new(Budget::new(options.output_bytes)),

@@ -17,9 +17,8 @@ fn options(backend: Backend, mapping: Mapping) -> Options {
 fn remote() -> Subject {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let options = options(Backend::Auto, Mapping::Mapped);
-    // Small, so that a read is many messages.
-    let server = ServerOptions { page_bytes: 32 * 1024, ..ServerOptions::default() };
-    let served = Served::open(folder.path(), options, server);
+    // Its pages are larger than this log's messages may be: it keeps to what is agreed.
+    let served = Served::open(folder.path(), options, ServerOptions::default());
     let store = served.connect();
     Subject { store: Arc::new(store), keep: Box::new((served, folder)) }
 }

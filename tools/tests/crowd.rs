@@ -1,6 +1,5 @@
 //! Many clients of one server process at once: what they cost it, and that each gets what is its.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::print_stderr, reason = "what a crowd costs is said")]
 
 mod support;
 
@@ -132,7 +131,7 @@ fn a_hundred_subscribers_with_different_filters_each_get_exactly_theirs() {
     serving.stop();
 }
 
-/// Its place in the log is all that the server holds for it. More events: CROWD_EVENTS=1000000.
+/// Its place in the log is all that the server holds for it. More events: `CROWD_EVENTS=1000000`.
 #[test]
 fn a_subscriber_that_stops_reading_misses_nothing_and_costs_the_server_little() {
     let events = std::env::var("CROWD_EVENTS").map_or(50_000, |it| it.parse().unwrap());

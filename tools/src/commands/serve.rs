@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quipu_client::Embedded;
 use quipu_server::{Ports, Server, ServerOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // Whoever has set a subscriber before keeps it.
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().ok();
+    allow_many_connections();
     let runtime = runtime(args)?;
     let served = runtime.block_on(serve(args, out));
     runtime.shutdown_background();
@@ -104,6 +106,14 @@ async fn open(log: &LogArgs, signals: &mut Signals) -> Result<Embedded, Failure>
     tokio::select! {
         opened = opened => opened.map_err(|error| log.cannot_open(error))?,
         () = signals.next() => end_at_once("the log was being opened"),
+    }
+}
+
+/// A connection is a descriptor: as many as the system lets this process have.
+fn allow_many_connections() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        note(format_args!("quipu: the limit on open files stays as it is: {error}"));
     }
 }
 

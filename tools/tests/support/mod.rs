@@ -89,12 +89,8 @@ pub(crate) fn serve(log: &str) -> Serving {
 pub(crate) fn serve_on(log: &str, listen: &str) -> Serving {
     let line = format!("serve --log {log} --listen {listen} --http 127.0.0.1:0 --json");
     // What it says of a thousand clients would fill a pipe that nobody reads.
-    let mut child = quipu()
-        .args(line.split(' '))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child =
+        quipu().args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let said: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -7,11 +7,13 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::store_args::StoreArgs;
 
+const EXAMPLES: &str = "Examples:
+  quipu bench read --log ./bench-log --json
+  quipu bench read --server 127.0.0.1:7440";
+
 /// What to read.
 #[derive(clap::Args)]
-#[command(
-    after_help = "Example:\n  quipu bench read --log ./bench-log --json\n  quipu bench read --server 127.0.0.1:7440"
-)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreArgs,

@@ -19,8 +19,8 @@ const EXAMPLES: &str = "Examples:
   quipu bench subscribe --server 127.0.0.1:7440 --seconds 30
 
 Each subscriber gets every event from the first; MB/s counts records as they are stored. With
---seconds they follow so long after they have caught up; the latency is that of events stored in that
-time, from when the log took them, by the clock of this machine.";
+--seconds they follow so long after they have caught up; the latency is that of events stored in
+that time, from when the log took them, by the clock of this machine.";
 
 /// Who subscribes to what.
 #[derive(clap::Args)]
