@@ -28,15 +28,26 @@
 struct Readme;
 
 mod batches;
+mod codec_error;
+mod context;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod event_type;
 #[cfg(feature = "embedded")]
 mod options;
+mod stamps;
 mod store;
+mod traceparent;
+mod untyped;
 
 pub use batches::{RecordStream, Subscription};
+pub use codec_error::{DecodeError, DecodeProblem, EncodeError};
+pub use context::EventContext;
 #[cfg(feature = "embedded")]
 pub use embedded::Embedded;
+pub use event_type::{
+    AggregateEvent, EncodedEvent, EventType, Upcaster, decode_event, encode_event,
+};
 #[cfg(feature = "embedded")]
 pub use options::Options;
 #[cfg(feature = "embedded")]
@@ -44,4 +55,7 @@ pub use quipu_engine::{
     Backend, Counts, LogState, Mapping, OpenError, RecoveryReport, SegmentInfo, Status,
 };
 pub use quipu_types::*;
+pub use stamps::{Stamp, Stamps, SystemStamps};
 pub use store::EventStore;
+pub use traceparent::{NotATraceparent, Traceparent};
+pub use untyped::UntypedEvent;
