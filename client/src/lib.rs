@@ -27,19 +27,28 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod aggregates;
 mod batches;
 mod codec_error;
 mod context;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod event_type;
+mod folded;
 #[cfg(feature = "embedded")]
 mod options;
+mod repository;
+mod repository_error;
+mod root;
+mod save;
 mod stamps;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod traceparent;
 mod untyped;
 
+pub use aggregates::{Aggregate, Inapplicable};
 pub use batches::{RecordStream, Subscription};
 pub use codec_error::{DecodeError, DecodeProblem, EncodeError};
 pub use context::EventContext;
@@ -48,6 +57,7 @@ pub use embedded::Embedded;
 pub use event_type::{
     AggregateEvent, EncodedEvent, EventType, Upcaster, decode_event, encode_event,
 };
+pub use folded::{At, Folded};
 #[cfg(feature = "embedded")]
 pub use options::Options;
 #[cfg(feature = "embedded")]
@@ -55,6 +65,10 @@ pub use quipu_engine::{
     Backend, Counts, LogState, Mapping, OpenError, RecoveryReport, SegmentInfo, Status,
 };
 pub use quipu_types::*;
+pub use repository::{Decided, Repository};
+pub use repository_error::{ExecuteError, FoldError, IsConflict, LoadError, SaveError};
+pub use root::Root;
+pub use save::{Uncommitted, retry_conflicts, save_all};
 pub use stamps::{Stamp, Stamps, SystemStamps};
 pub use store::EventStore;
 pub use traceparent::{NotATraceparent, Traceparent};
