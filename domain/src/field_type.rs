@@ -48,3 +48,25 @@ spelled! {
     Timestamp: "time, RFC 3339",
     Uuid: "UUID",
 }
+
+/// Declares a closed set of words: an enum, and each variant's text in JSON.
+macro_rules! words {
+    (
+        $(#[doc = $doc:literal])*
+        $name:ident { $($(#[doc = $word_doc:literal])* $word:ident = $text:literal),* $(,)? }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(::serde::Serialize, ::serde::Deserialize)]
+        pub enum $name {
+            $($(#[doc = $word_doc])* #[serde(rename = $text)] $word),*
+        }
+
+        impl $crate::field_type::FieldType for $name {
+            fn spelling() -> String {
+                [$(concat!("`", $text, "`")),*].join(", ")
+            }
+        }
+    };
+}
+pub(crate) use words;
