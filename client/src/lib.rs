@@ -38,20 +38,41 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod aggregates;
 mod batches;
+mod codec_error;
+mod context;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod event_type;
+mod folded;
 #[cfg(any(feature = "embedded", feature = "tcp"))]
 mod fresh;
 #[cfg(feature = "embedded")]
 mod options;
 #[cfg(feature = "tcp")]
 mod remote;
+mod repository;
+mod repository_error;
+mod root;
+mod save;
+mod stamps;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod traceparent;
+mod untyped;
 
+pub use aggregates::{Aggregate, Inapplicable};
 pub use batches::{RecordStream, Subscription};
+pub use codec_error::{DecodeError, DecodeProblem, EncodeError};
+pub use context::EventContext;
 #[cfg(feature = "embedded")]
 pub use embedded::Embedded;
+pub use event_type::{
+    AggregateEvent, EncodedEvent, EventType, Upcaster, decode_event, encode_event,
+};
+pub use folded::{At, Folded};
 #[cfg(feature = "embedded")]
 pub use options::Options;
 #[cfg(feature = "embedded")]
@@ -61,4 +82,11 @@ pub use quipu_engine::{
 pub use quipu_types::*;
 #[cfg(feature = "tcp")]
 pub use remote::{ConnectError, Remote, RemoteOptions};
+pub use repository::{Decided, Repository};
+pub use repository_error::{ExecuteError, FoldError, IsConflict, LoadError, SaveError};
+pub use root::Root;
+pub use save::{Uncommitted, retry_conflicts, save_all};
+pub use stamps::{Stamp, Stamps, SystemStamps};
 pub use store::EventStore;
+pub use traceparent::{NotATraceparent, Traceparent};
+pub use untyped::UntypedEvent;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z, negative before.
 ///
@@ -61,7 +61,10 @@ impl fmt::Display for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(instant) => serializer.collect_str(&instant),
+            Err(_) => Err(ser::Error::custom(format_args!("{self} cannot be spelled in RFC 3339"))),
+        }
     }
 }
 
@@ -87,6 +90,12 @@ mod tests {
         assert_eq!(after.as_micros(), 1);
         let before: Timestamp = "1969-12-31T23:59:59.9999999Z".parse().unwrap();
         assert_eq!(before.as_micros(), -1);
+    }
+
+    #[test]
+    fn an_instant_that_cannot_be_spelled_is_not_written() {
+        let error = serde_json::to_string(&Timestamp::from_micros(i64::MAX)).unwrap_err();
+        assert!(error.to_string().contains("9223372036854775807"), "{error}");
     }
 
     #[test]
