@@ -1,5 +1,5 @@
 //! Deliberate defects, for the simulator to find. Without the feature `seeded-bugs`, which the
-//! shipped binary lacks, [`seeded`] is the constant `false` and none of them is compiled in.
+//! shipped binary lacks, `seeded` is the constant `false` and none of them is compiled in.
 
 /// A rule of the log that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

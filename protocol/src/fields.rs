@@ -1,6 +1,7 @@
 //! What bodies are made of: numbers, texts, options, lists; wire-protocol.md §3.1.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quipu_types::limits::{AGGREGATE_ID_BYTES_MAX, TYPE_BYTES_MAX};
 use quipu_types::record::NotARecord;
 use quipu_types::{AggregateKey, Invalid, Timestamp, Uuid};
 
@@ -202,6 +203,14 @@ impl Fields {
 
     pub(crate) fn key(&mut self) -> Result<AggregateKey, DecodeError> {
         Ok(AggregateKey { aggregate_type: self.text()?, aggregate_id: self.text()? })
+    }
+
+    /// A key to look for: none that is longer can be stored.
+    pub(crate) fn key_within_limits(&mut self) -> Result<AggregateKey, DecodeError> {
+        Ok(AggregateKey {
+            aggregate_type: self.text_within("aggregate_type", TYPE_BYTES_MAX)?,
+            aggregate_id: self.text_within("aggregate_id", AGGREGATE_ID_BYTES_MAX)?,
+        })
     }
 
     pub(crate) fn option<T>(

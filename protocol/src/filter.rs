@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use quipu_types::Filter;
+use quipu_types::limits::{CORRELATION_BYTES_MAX, TYPE_BYTES_MAX};
 
 use crate::fields::{
     DecodeError, Fields, put_bool, put_key, put_list, put_option, put_text, put_time, within,
@@ -23,10 +24,11 @@ pub(crate) fn put_filter(out: &mut BytesMut, filter: &Filter) {
 
 pub(crate) fn filter(fields: &mut Fields) -> Result<Filter, DecodeError> {
     Ok(Filter {
-        aggregate: fields.option(Fields::key)?,
+        aggregate: fields.option(Fields::key_within_limits)?,
         aggregate_types: names(fields)?,
         event_types: names(fields)?,
-        correlation_id: fields.option(Fields::text)?,
+        correlation_id: fields
+            .option(|fields| fields.text_within("filter correlation_id", CORRELATION_BYTES_MAX))?,
         since: fields.option(Fields::time)?,
         until: fields.option(Fields::time)?,
         recorded_since: fields.option(Fields::time)?,
@@ -37,5 +39,5 @@ pub(crate) fn filter(fields: &mut Fields) -> Result<Filter, DecodeError> {
 fn names(fields: &mut Fields) -> Result<Vec<String>, DecodeError> {
     let count = fields.count(4)?;
     within("filter names", FILTER_NAMES_MAX, count)?;
-    fields.items(count, Fields::text)
+    fields.items(count, |fields| fields.text_within("filter name", TYPE_BYTES_MAX))
 }

@@ -19,7 +19,7 @@ impl Message for VersionOf {
     }
 
     fn read(fields: &mut Fields) -> Result<Self, DecodeError> {
-        fields.key().map(Self)
+        fields.key_within_limits().map(Self)
     }
 }
 

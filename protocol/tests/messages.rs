@@ -489,8 +489,10 @@ fn what_cannot_be_taken_ends_the_request_or_the_connection() {
     assert_eq!(refused(0x30, 0, 5, b""), (5, Fault::Unknown { kind: 0x30, flags: 0 }));
     assert_eq!(refused(Kind::Ping as u8, 2, 5, b"").0, 5);
     assert_eq!(refused(Kind::Appended as u8, 0, 5, b"").0, 5);
-    let (id, fault) = refused(Kind::VersionOf as u8, 0, 5, b"\xff\0\0\0");
+    let (id, fault) = refused(Kind::VersionOf as u8, 0, 5, b"\x09\0\0\0");
     assert_eq!((id, fault.code()), (5, 200));
+    let (id, fault) = refused(Kind::VersionOf as u8, 0, 5, b"\xff\0\0\0");
+    assert_eq!((id, fault.code()), (5, 202), "longer than any type that is stored");
     assert_eq!(refused(Kind::Credit as u8, 0, 5, b"").0, 0);
     assert_eq!(refused(Kind::Status as u8, 0, 0, b""), (0, Fault::RequestId { id: 0 }));
     assert_eq!(refused(Kind::Hello as u8, 0, 4, b""), (0, Fault::RequestId { id: 4 }));

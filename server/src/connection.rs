@@ -199,10 +199,13 @@ where
         error = &mut writing.0 => return cannot_write(error),
     };
     reader.end_streams().await;
+    if !ended.lingers() {
+        // Nobody is there: what is half written would hold its room until it is given up.
+        return ended;
+    }
     session.outbox.finish(ended.farewell());
     match (&mut writing.0).await {
-        Ok(Ok(())) if ended.lingers() => inlet.forget(session.service.options.linger).await,
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => inlet.forget(session.service.options.linger).await,
         failed => ended = cannot_write(failed),
     }
     ended

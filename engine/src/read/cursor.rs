@@ -127,21 +127,18 @@ impl Cursor {
         self.remaining == 0 || (nothing_planned && no_segment && self.damage.is_none())
     }
 
-    /// Whether the next record can be had without the disk.
+    /// Whether the next page can be had without the disk: a forward read that has come to the
+    /// newest groups, which are in memory with all that follow them.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
-        if self.held.is_some() {
-            return true;
-        }
-        if let (Some(plan), Some(position)) = (&self.plan, self.peek_position()) {
-            return plan.segment.is_in_memory(position);
-        }
-        let next = match self.direction {
-            Direction::Forward => self.first,
-            Direction::Backward => self.last,
+        let next = match (&self.held, self.peek_position()) {
+            (Some(held), _) => held.position(),
+            (None, Some(position)) => position,
+            (None, None) => self.first,
         };
         let segments = self.log.segments.snapshot();
-        segment_of(&segments, next).is_some_and(|it| segments[it].is_in_memory(next))
+        self.direction == Direction::Forward
+            && segment_of(&segments, next).is_some_and(|it| segments[it].is_in_tail(next))
     }
 
     /// The next page.

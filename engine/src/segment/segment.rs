@@ -201,9 +201,12 @@ impl Segment {
 
     /// Whether reading `position` needs no disk.
     pub fn is_in_memory(&self, position: Position) -> bool {
-        if self.recent_group(position).is_some() {
-            return true;
-        }
+        self.recent_group(position).is_some() || self.is_in_tail(position)
+    }
+
+    /// Whether `position` is in one of the newest groups, which are in memory while the segment is
+    /// written.
+    pub fn is_in_tail(&self, position: Position) -> bool {
         match &*self.contents.read() {
             Contents::Live { index, tail, .. } => {
                 index.group_of(position).is_some_and(|span| tail.get(span.offset).is_some())
