@@ -85,7 +85,17 @@ impl Serialize for PhoneNumberHash {
 
 impl<'de> Deserialize<'de> for PhoneNumberHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        /// What stands there instead may be a phone number: it is not in the error.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Text(String),
+            Other(de::IgnoredAny),
+        }
+        match Given::deserialize(deserializer)? {
+            Given::Text(text) => text.parse().map_err(de::Error::custom),
+            Given::Other(_) => Err(de::Error::custom("a phone number hash is a text")),
+        }
     }
 }
 

@@ -177,11 +177,17 @@ fn json_that_does_not_fit_is_named_with_what_is_wrong() {
 
 #[test]
 fn a_raw_phone_number_where_a_hash_belongs_is_refused_and_not_repeated() {
-    let json = r#"{"from_number_hash":"+12125550100","to_number_hash":"+12125550101",
-                   "started_at":"2026-01-02T03:04:05Z"}"#;
-    match refused(&new_event("Call", "CallStarted", json)) {
-        DecodeProblem::Unfit { problem, .. } => assert!(!problem.contains("2125550100")),
-        other => panic!("{other}"),
+    for given in [r#""+12125550100""#, "12125550100", "[12125550100]"] {
+        let json = format!(
+            r#"{{"from_number_hash":{given},"to_number_hash":{given},
+               "started_at":"2026-01-02T03:04:05Z"}}"#
+        );
+        match refused(&new_event("Call", "CallStarted", json)) {
+            DecodeProblem::Unfit { problem, .. } => {
+                assert!(!problem.contains("2125550100"), "{problem}");
+            }
+            other => panic!("{other}"),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can go wrong with a connection, and how a server's error becomes a caller's.
 
 use quipu_protocol::Fault;
-use quipu_types::{AppendError, ReadError, Uuid};
+use quipu_types::{AppendError, ExpectedVersion, ReadError, Uuid, Version, VersionConflict};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -105,13 +105,25 @@ pub(super) fn append_error(fault: Fault, uncertain: bool) -> AppendError {
         fault => AppendError::Refused(fault.to_string()),
     };
     match error {
-        AppendError::Invalid(_)
-        | AppendError::Conflict(_)
+        AppendError::Conflict(conflicts) if uncertain && conflicts.iter().any(may_yet_be_met) => {
+            let error = AppendError::Conflict(conflicts);
+            AppendError::OutcomeUnknown(format!("sent again, and then: {error}"))
+        }
+        AppendError::Conflict(_)
         | AppendError::IdConflict { .. }
-        | AppendError::OutcomeUnknown(_)
-        | AppendError::Read(_) => error,
+        | AppendError::OutcomeUnknown(_) => error,
         error if uncertain => AppendError::OutcomeUnknown(format!("sent again, and then: {error}")),
         error => error,
+    }
+}
+
+/// What an earlier connection still carries may bring the aggregate to where it is expected, and
+/// then the earlier sending is stored after all.
+fn may_yet_be_met(conflict: &VersionConflict) -> bool {
+    match conflict.expected {
+        ExpectedVersion::Exact(expected) => conflict.actual < expected,
+        ExpectedVersion::StreamExists => conflict.actual == Version::NONE,
+        ExpectedVersion::Any | ExpectedVersion::NoStream => false,
     }
 }
 
@@ -126,6 +138,8 @@ pub(super) fn read_error(fault: Fault) -> ReadError {
 
 #[cfg(test)]
 mod tests {
+    use quipu_types::{AggregateKey, Invalid};
+
     use super::*;
 
     #[test]
@@ -134,8 +148,20 @@ mod tests {
         assert_eq!(append_error(full(), false), AppendError::NoSpace("full".to_owned()));
         let unknown = append_error(full(), true);
         assert!(unknown.is_outcome_unknown() && unknown.to_string().contains("full"), "{unknown}");
-        let conflict = AppendError::Conflict(Vec::new());
-        assert_eq!(append_error(conflict.clone().into(), true), conflict);
+        let conflict = |expected, actual| {
+            let (key, expected) = (AggregateKey::new("Call", "1"), Version(expected));
+            let expected = ExpectedVersion::Exact(expected);
+            AppendError::Conflict(vec![VersionConflict { key, expected, actual: Version(actual) }])
+        };
+        assert_eq!(append_error(conflict(1, 2).into(), true), conflict(1, 2), "for good");
+        assert!(append_error(conflict(2, 1).into(), true).is_outcome_unknown(), "not yet");
+        assert_eq!(append_error(conflict(2, 1).into(), false), conflict(2, 1));
+        // A limit that shrank, or a stored copy that cannot be read, says nothing of before.
+        for error in [AppendError::Invalid(Invalid::NoEvents), AppendError::Read(ReadError::Closed)]
+        {
+            assert!(append_error(error.clone().into(), true).is_outcome_unknown(), "{error}");
+            assert_eq!(append_error(error.clone().into(), false), error);
+        }
         let fault = append_error(Fault::Server("x".to_owned()), false);
         assert!(!fault.is_retryable() && !fault.is_outcome_unknown(), "{fault}");
     }

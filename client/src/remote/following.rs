@@ -57,6 +57,10 @@ impl Following {
                     return Ok(records.into_iter().map(SubscriptionItem::Event).collect());
                 }
                 Part::Mark(mark) => return Ok(vec![self.mark(mark)]),
+                Part::Lost if self.has_no_place() => {
+                    let problem = "the connection was lost before the subscription had begun";
+                    return Err(ReadError::Unavailable(problem.to_owned()));
+                }
                 Part::Lost => {
                     self.go_on();
                     if let Some(position) = self.safe.filter(|_| std::mem::take(&mut self.live)) {
@@ -80,6 +84,11 @@ impl Following {
             Mark::Checkpoint(_) => {}
         }
         mark.into()
+    }
+
+    /// Where it was to begin is known to the server alone: asked again, it would begin later.
+    fn has_no_place(&self) -> bool {
+        self.safe.is_none() && self.request.after == StartAfter::End
     }
 
     /// Asks again. A checkpoint, no bare position: a log that lost what was delivered is refused.

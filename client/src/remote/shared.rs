@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::channel::oneshot;
@@ -17,6 +18,9 @@ use super::appends::{Answer, Appends, Pending, Window};
 use super::calls::{Calls, Forgotten, Part, Patience};
 use super::error::{Ending, append_error, read_error};
 use super::options::RemoteOptions;
+
+/// A time-out for ever.
+const FAR_AWAY: Duration = Duration::from_hours(24 * 365);
 
 /// Where a message has its request id.
 const REQUEST_ID: std::ops::Range<usize> = 8..16;
@@ -106,7 +110,8 @@ impl Shared {
 
     /// When a request that begins now is over.
     pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + self.options.timeout
+        let now = Instant::now();
+        now.checked_add(self.options.timeout).unwrap_or(now + FAR_AWAY)
     }
 
     /// Lets an append in, at the end of the queue; gives it its request id.
