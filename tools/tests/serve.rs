@@ -3,15 +3,16 @@
 
 mod support;
 
+use rustix::process::Signal;
 use support::{Place, run, serve, signal};
 
 #[test]
 fn a_signal_stops_it_in_order_and_it_exits_with_0() {
-    for name in ["-TERM", "-INT"] {
+    for name in [Signal::TERM, Signal::INT] {
         let place = Place::new();
         let mut serving = serve(&place.log);
         signal(&serving.child, name);
-        assert_eq!(serving.child.wait().unwrap().code(), Some(0), "{name}");
+        assert_eq!(serving.child.wait().unwrap().code(), Some(0), "{name:?}");
         let status = run(&format!("status --log {} --json", place.log)).code(0).json();
         assert_eq!(status[0]["closed_in_order"], true);
     }
@@ -29,7 +30,7 @@ fn a_port_in_use_and_a_log_held_are_3_and_say_so() {
         .code(3)
         .complains(log)
         .complains("in use by");
-    signal(&serving.child, "-TERM");
+    signal(&serving.child, Signal::TERM);
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
 }
 

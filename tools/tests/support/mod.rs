@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// What a command answered.
@@ -107,7 +108,7 @@ impl Serving {
 
     /// Ends it in order.
     pub(crate) fn stop(mut self) {
-        signal(&self.child, "-TERM");
+        signal(&self.child, Signal::TERM);
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 
@@ -120,9 +121,8 @@ impl Serving {
 }
 
 /// Sends a signal, as `kill` does.
-pub(crate) fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 pub(crate) fn answer(output: &Output) -> Answer {
