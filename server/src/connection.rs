@@ -201,6 +201,8 @@ where
     reader.end_streams().await;
     if !ended.lingers() {
         // Nobody is there: what is half written would hold its room until it is given up.
+        writing.0.abort();
+        (&mut writing.0).await.ok();
         return ended;
     }
     session.outbox.finish(ended.farewell());
