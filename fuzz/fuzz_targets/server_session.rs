@@ -72,7 +72,9 @@ async fn session(actions: Vec<Action>, reads: bool) {
     } else {
         heard.abort();
     }
-    // What was spawned beside the session may end a little later.
+    // What the log has admitted it answers, though nobody is there any more, and what was spawned
+    // beside the session may end a little later.
+    log.run();
     sleep(Duration::from_millis(20)).await;
     assert_eq!(service.load(), Load::default(), "nothing is left behind");
     log.close();
