@@ -11,9 +11,7 @@ use quipu_engine::format::group::{
 };
 use quipu_engine::index::keys::KeyHasher;
 use quipu_types::record::{EventBody, RecordBuffer, encode, stamp};
-use quipu_types::{
-    AggregateKey, Append, Limits, NewEvent, Position, Record, Timestamp, Uuid, Version,
-};
+use quipu_types::{AggregateKey, Limits, NewEvent, Position, Record, Timestamp, Uuid, Version};
 use rkyv::ser::allocator::Arena;
 
 const SEGMENT: Uuid = Uuid::from_u128(7);
@@ -76,12 +74,16 @@ fn pieces(criterion: &mut Criterion) {
     criterion.bench_function("validate one record", |bench| {
         bench.iter(|| Record::parse(black_box(bytes.clone())));
     });
-    let append = Append::any((1..=EVENTS as u128).map(event).collect());
+    let events: Vec<NewEvent> = (1..=EVENTS as u128).map(event).collect();
     let (limits, hasher) = (Limits::default(), KeyHasher::new(SEGMENT));
     let mut many = criterion.benchmark_group("100 events");
     many.throughput(Throughput::Elements(EVENTS as u64));
     many.bench_function("prepare an append", |bench| {
-        bench.iter(|| PreparedAppend::new(black_box(&append), &limits, hasher, Origin::Client));
+        bench.iter(|| {
+            let events: Vec<EventBody<'_>> =
+                black_box(&events).iter().map(EventBody::from).collect();
+            PreparedAppend::new(&events, &[], &limits, hasher, Origin::Client)
+        });
     });
     let frames = frames();
     many.bench_function("build a group", |bench| bench.iter(|| group(black_box(&frames))));

@@ -7,9 +7,10 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quipu_types::record::EventBody;
 use quipu_types::{
-    AggregateKey, Append, AppendError, AppendOutcome, Direction, Filter, IdConflictReason, Invalid,
-    Position, ReadError, ReadRequest, Record, SubscribeRequest, Version,
+    AggregateKey, Append, AppendError, AppendOutcome, Direction, ExpectedVersion, Filter,
+    IdConflictReason, Invalid, Position, ReadError, ReadRequest, Record, SubscribeRequest, Version,
 };
 
 use crate::bug::{Bug, seeded};
@@ -131,7 +132,22 @@ impl EventLog {
     /// # Errors
     /// What can never be stored.
     pub fn prepare(&self, append: &Append, origin: Origin) -> Result<PreparedAppend, Invalid> {
-        PreparedAppend::new(append, &self.shared.options.limits, self.shared.hasher, origin)
+        let events: Vec<EventBody<'_>> = append.events.iter().map(EventBody::from).collect();
+        self.prepare_borrowed(&events, &append.expectations, origin)
+    }
+
+    /// As [`Self::prepare`], of events that stand in someone else's buffer.
+    ///
+    /// # Errors
+    /// What can never be stored.
+    pub fn prepare_borrowed(
+        &self,
+        events: &[EventBody<'_>],
+        expectations: &[(AggregateKey, ExpectedVersion)],
+        origin: Origin,
+    ) -> Result<PreparedAppend, Invalid> {
+        let (limits, hasher) = (&self.shared.options.limits, self.shared.hasher);
+        PreparedAppend::new(events, expectations, limits, hasher, origin)
     }
 
     /// Queues an append; the future waits while the queue is full. `reply` is called once, from a

@@ -137,7 +137,8 @@ mod inbox {
     use quipu_engine::commit::inbox::{Inbox, QueueLimits, Submission};
     use quipu_engine::commit::prepared::PreparedAppend;
     use quipu_engine::index::keys::KeyHasher;
-    use quipu_types::{AggregateKey, Append, AppendError, Limits, NewEvent, Timestamp, Uuid};
+    use quipu_types::record::EventBody;
+    use quipu_types::{AggregateKey, AppendError, Limits, NewEvent, Timestamp, Uuid};
 
     use super::support::{Journal, explore};
     use super::*;
@@ -161,8 +162,9 @@ mod inbox {
             time,
             "1".repeat(payload_bytes),
         );
-        let (append, hasher) = (Append::any(vec![event]), KeyHasher::new(Uuid::from_u128(1)));
-        let append = PreparedAppend::new(&append, &Limits::default(), hasher, Origin::Client);
+        let (limits, hasher) = (Limits::default(), KeyHasher::new(Uuid::from_u128(1)));
+        let events = [EventBody::from(&event)];
+        let append = PreparedAppend::new(&events, &[], &limits, hasher, Origin::Client);
         let answered = answered.clone();
         Submission { append: append.unwrap(), reply: Box::new(move |_| answered.add(id)) }
     }

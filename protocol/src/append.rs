@@ -1,10 +1,10 @@
 //! An append and its acknowledgement, in plain fields; wire-protocol.md §6.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use quipu_types::limits::{APPEND_EVENTS_HARD_MAX, SHORT_TEXT_BYTES_MAX};
+use quipu_types::record::EventBody;
 use quipu_types::{
-    AggregateKey, Append, AppendOutcome, ExpectedVersion, Invalid, Metadata, NewEvent, Position,
-    Version,
+    AggregateKey, Append, AppendOutcome, ExpectedVersion, Invalid, NewEvent, Position, Version,
 };
 
 use crate::fields::{
@@ -34,12 +34,7 @@ impl AppendRequest {
     /// # Errors
     /// That the append is too large.
     pub fn check_fits(&self, message_bytes: usize, bytes_max: usize) -> Result<(), Invalid> {
-        let of_expectations = self.append.expectations.len() * ANSWER_BYTES_PER_EXPECTATION;
-        let given = message_bytes + of_expectations + ANSWER_BYTES;
-        if given > bytes_max {
-            return Err(Invalid::AppendTooLarge { limit: bytes_max, given });
-        }
-        Ok(())
+        check_fits(self.append.expectations.len(), message_bytes, bytes_max)
     }
 }
 
@@ -62,6 +57,34 @@ impl Message for AppendRequest {
     }
 
     fn read(fields: &mut Fields) -> Result<Self, DecodeError> {
+        let BorrowedAppend { events, expectations, traceparent } = BorrowedAppend::read(fields)?;
+        let events = events.iter().map(EventBody::to_new_event).collect();
+        Ok(Self { append: Append { events, expectations }, traceparent })
+    }
+}
+
+/// An append as it arrives: its events are borrowed from the message, so that what is stored is
+/// copied but once, into its place in the frame.
+#[derive(Clone, Debug)]
+pub struct BorrowedAppend<'a> {
+    /// The events, in order.
+    pub events: Vec<EventBody<'a>>,
+    /// What is expected of aggregates.
+    pub expectations: Vec<(AggregateKey, ExpectedVersion)>,
+    /// W3C trace context of the request itself; may be empty.
+    pub traceparent: String,
+}
+
+impl<'a> BorrowedAppend<'a> {
+    /// Reads the body of an append.
+    ///
+    /// # Errors
+    /// What makes it malformed, or which limit it breaks.
+    pub fn decode(body: &'a Bytes) -> Result<Self, DecodeError> {
+        Self::read(&mut Fields::new(body))
+    }
+
+    fn read(fields: &mut Fields<'a>) -> Result<Self, DecodeError> {
         let traceparent = fields.text_within("traceparent", SHORT_TEXT_BYTES_MAX)?;
         let count = fields.count(EXPECTATION_BYTES_MIN)?;
         few_enough(count)?;
@@ -69,8 +92,24 @@ impl Message for AppendRequest {
         let count = fields.count(EVENT_BYTES_MIN)?;
         few_enough(count)?;
         let events = fields.items(count, event)?;
-        Ok(Self { append: Append { events, expectations }, traceparent })
+        Ok(Self { events, expectations, traceparent })
     }
+
+    /// Checks that any answer to the append may be sent, it having come in a message of this size.
+    ///
+    /// # Errors
+    /// That the append is too large.
+    pub fn check_fits(&self, message_bytes: usize, bytes_max: usize) -> Result<(), Invalid> {
+        check_fits(self.expectations.len(), message_bytes, bytes_max)
+    }
+}
+
+fn check_fits(expectations: usize, message_bytes: usize, bytes_max: usize) -> Result<(), Invalid> {
+    let given = message_bytes + expectations * ANSWER_BYTES_PER_EXPECTATION + ANSWER_BYTES;
+    if given > bytes_max {
+        return Err(Invalid::AppendTooLarge { limit: bytes_max, given });
+    }
+    Ok(())
 }
 
 fn few_enough(given: usize) -> Result<(), Invalid> {
@@ -120,25 +159,24 @@ fn put_event(out: &mut BytesMut, event: &NewEvent) {
     put_bytes(out, &event.payload);
 }
 
-fn event(fields: &mut Fields) -> Result<NewEvent, DecodeError> {
-    let event_id = fields.uuid()?;
-    let user_id = fields.uuid_or_nil()?;
-    Ok(NewEvent {
+fn event<'a>(fields: &mut Fields<'a>) -> Result<EventBody<'a>, DecodeError> {
+    let event_id = fields.uuid()?.into_bytes();
+    let user_id = fields.uuid()?.into_bytes();
+    Ok(EventBody {
         event_id,
-        timestamp: fields.time()?,
+        user_id,
+        timestamp_us: fields.time()?.as_micros(),
         schema_version: fields.u16()?,
-        aggregate: fields.key()?,
-        event_type: fields.text()?,
-        content_type: fields.text()?,
-        metadata: Metadata {
-            user_id,
-            correlation_id: fields.text()?,
-            causation_id: fields.text()?,
-            ip_address: fields.text()?,
-            user_agent: fields.text()?,
-            traceparent: fields.text()?,
-            custom: fields.bytes()?,
-        },
+        aggregate_type: fields.str()?,
+        aggregate_id: fields.str()?,
+        event_type: fields.str()?,
+        content_type: fields.str()?,
+        correlation_id: fields.str()?,
+        causation_id: fields.str()?,
+        ip_address: fields.str()?,
+        user_agent: fields.str()?,
+        traceparent: fields.str()?,
+        custom: fields.bytes()?,
         payload: fields.bytes()?,
     })
 }

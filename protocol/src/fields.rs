@@ -1,6 +1,6 @@
 //! What bodies are made of: numbers, texts, options, lists; wire-protocol.md §3.1.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use quipu_types::limits::{AGGREGATE_ID_BYTES_MAX, TYPE_BYTES_MAX};
 use quipu_types::record::NotARecord;
 use quipu_types::{AggregateKey, Invalid, Timestamp, Uuid};
@@ -82,49 +82,45 @@ pub enum Malformation {
 ///
 /// Invariants:
 /// 1. Nothing is allocated for a length or a count before the body is known to hold as much.
+/// 2. What is taken is borrowed from the body: only who keeps it copies it.
 #[derive(Clone, Debug)]
-pub struct Fields {
-    rest: Bytes,
-    length: usize,
+pub struct Fields<'a> {
+    body: &'a Bytes,
+    rest: &'a [u8],
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// A body, at its first field.
     #[must_use]
-    pub fn new(body: Bytes) -> Self {
-        Self { length: body.len(), rest: body }
+    pub fn new(body: &'a Bytes) -> Self {
+        Self { body, rest: body }
     }
 
     /// Where the next field begins.
     #[must_use]
     pub fn offset(&self) -> usize {
-        self.length - self.rest.len()
+        self.body.len() - self.rest.len()
     }
 
-    /// What has not been read yet.
+    /// What has not been read yet; it shares the body's buffer.
     #[must_use]
-    pub fn rest(&self) -> &Bytes {
-        &self.rest
+    pub fn rest(&self) -> Bytes {
+        self.body.slice(self.offset()..)
     }
 
-    /// Takes the next bytes, and makes of them what is wanted.
-    fn take<T>(&mut self, needed: usize, make: impl FnOnce(&[u8]) -> T) -> Result<T, DecodeError> {
-        let Some(bytes) = self.rest.get(..needed) else {
+    pub(crate) fn take(&mut self, needed: usize) -> Result<&'a [u8], DecodeError> {
+        let Some((taken, rest)) = self.rest.split_at_checked(needed) else {
             return Err(malformed(self.offset(), Malformation::CutOff { needed }));
         };
-        let made = make(bytes);
-        self.rest.advance(needed);
-        Ok(made)
-    }
-
-    pub(crate) fn skip(&mut self, length: usize) -> Result<(), DecodeError> {
-        self.take(length, |_| ())
+        self.rest = rest;
+        Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        self.take(N, |bytes| array.copy_from_slice(bytes))?;
-        Ok(array)
+        let cut_off = malformed(self.offset(), Malformation::CutOff { needed: N });
+        let (array, rest) = self.rest.split_first_chunk().ok_or(cut_off)?;
+        self.rest = rest;
+        Ok(*array)
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
@@ -179,16 +175,18 @@ impl Fields {
         })
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, DecodeError> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u32()? as usize;
-        self.take(length, <[u8]>::to_vec)
+        self.take(length)
+    }
+
+    pub(crate) fn str(&mut self) -> Result<&'a str, DecodeError> {
+        let at = self.offset();
+        std::str::from_utf8(self.bytes()?).map_err(|_| malformed(at, Malformation::NotUtf8))
     }
 
     pub(crate) fn text(&mut self) -> Result<String, DecodeError> {
-        let at = self.offset();
-        let length = self.u32()? as usize;
-        let text = self.take(length, |bytes| std::str::from_utf8(bytes).map(str::to_owned))?;
-        text.map_err(|_| malformed(at, Malformation::NotUtf8))
+        self.str().map(str::to_owned)
     }
 
     /// A text of at most `limit` bytes.
@@ -311,8 +309,9 @@ pub(crate) fn put_list<T>(out: &mut BytesMut, list: &[T], mut put: impl FnMut(&m
 mod tests {
     use super::*;
 
-    fn fields(bytes: &[u8]) -> Fields {
-        Fields::new(Bytes::copy_from_slice(bytes))
+    fn fields(bytes: &[u8]) -> Fields<'_> {
+        let body = Box::leak(Box::new(Bytes::copy_from_slice(bytes)));
+        Fields::new(body)
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Message for Hello {
             record_formats: Versions::read(fields)?,
             log_id: fields.uuid_or_nil()?,
             client: fields.text_within("client name", NAME_BYTES_MAX)?,
-            credentials: fields.bytes()?.into(),
+            credentials: Bytes::copy_from_slice(fields.bytes()?),
         })
     }
 }

@@ -189,7 +189,7 @@ pub trait Message: Sized {
     /// # Errors
     /// What makes it malformed, or which limit it breaks.
     fn decode(body: Bytes) -> Result<Self, DecodeError> {
-        Self::read(&mut Fields::new(body))
+        Self::read(&mut Fields::new(&body))
     }
 }
 

@@ -239,7 +239,7 @@ impl Message for Records {
 
     fn read(fields: &mut Fields) -> Result<Self, DecodeError> {
         let count = fields.count(RECORD_BYTES_MIN)?;
-        fields.skip(4)?;
+        fields.take(4)?;
         let (start, mut rest) = (fields.offset(), aligned(fields.rest()));
         let whole = rest.len();
         let mut records = Vec::with_capacity(count);
@@ -247,19 +247,19 @@ impl Message for Records {
             let offset = start + whole - rest.len();
             records.push(next_record(&mut rest).map_err(|reason| malformed(offset, reason))?);
         }
-        fields.skip(whole - rest.len())?;
+        fields.take(whole - rest.len())?;
         Ok(Self(records))
     }
 }
 
 /// The one place that owes records their alignment: in a receive buffer that begins at a multiple
 /// of 8 they have it, and share the buffer; elsewhere the page is copied, once.
-fn aligned(page: &Bytes) -> Bytes {
+fn aligned(page: Bytes) -> Bytes {
     if page.as_ptr().addr().is_multiple_of(RECORD_ALIGN) {
-        return page.clone();
+        return page;
     }
     let mut copy = RecordBuffer::with_capacity(page.len());
-    copy.extend_from_slice(page);
+    copy.extend_from_slice(&page);
     Bytes::from_owner(copy)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quipu_engine::Origin;
 use quipu_engine::commit::prepared::PreparedAppend;
 use quipu_protocol::{
-    AppendRequest, Credit, DecodeError, Fault, Frame, Kind, MESSAGE_HEADER_BYTES, Pong, Read,
+    BorrowedAppend, Credit, DecodeError, Fault, Frame, Kind, MESSAGE_HEADER_BYTES, Pong, Read,
     Request, StatusIs, Subscribe, VersionIs,
 };
 use quipu_types::{AggregateKey, AppendOutcome, Invalid};
@@ -87,9 +87,16 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         if opens && id != 0 && self.session.outbox.is_open(id) {
             return Err(Fault::RequestId { id });
         }
+        if frame.kind == Kind::Append as u8 && frame.flags == 0 && id != 0 {
+            self.append(&frame, charge).await;
+            return Ok(());
+        }
         match Request::decode(&frame) {
             Err(error) => self.refuse(&frame, charge, error).await,
-            Ok(request) if opens => self.open(request, &frame, charge).await,
+            Ok(request) if opens => {
+                self.open(request, id).await;
+                Ok(())
+            }
             Ok(request) => self.note(&request, id),
         }
     }
@@ -116,24 +123,16 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         Ok(())
     }
 
-    async fn open(
-        &mut self,
-        request: Request,
-        frame: &Frame,
-        charge: Option<Charge>,
-    ) -> Result<(), Fault> {
-        let id = frame.request_id;
+    async fn open(&mut self, request: Request, id: u64) {
         self.session.outbox.open(id);
         self.stopping |= self.session.stop.is_cancelled();
         match request {
-            Request::Append(request) => self.append(request, frame, charge).await,
             _ if self.stopping => self.session.outbox.close(id, &Fault::Stopping),
             Request::Read(request) => self.read(id, request),
             Request::Subscribe(request) => self.subscribe(id, request),
             Request::VersionOf(request) => self.version(id, request.0).await,
             _ => self.status(id).await,
         }
-        Ok(())
     }
 
     /// Takes a message that opens no request.
@@ -174,20 +173,21 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         }
     }
 
-    async fn append(&self, request: AppendRequest, frame: &Frame, charge: Option<Charge>) {
+    async fn append(&mut self, frame: &Frame, charge: Option<Charge>) {
+        self.session.outbox.open(frame.request_id);
+        self.stopping |= self.session.stop.is_cancelled();
         let number = self.owe(frame, charge).await;
-        if let Err(fault) = self.admit(request, frame, number).await {
+        if let Err(fault) = self.admit(frame, number).await {
             self.settle(number, Err(fault));
         }
     }
 
     /// Waits until the log lets the append in: this is what stops reading under load.
-    async fn admit(&self, request: AppendRequest, frame: &Frame, number: u64) -> Result<(), Fault> {
+    async fn admit(&self, frame: &Frame, number: u64) -> Result<(), Fault> {
         if self.stopping {
             return Err(Fault::Stopping);
         }
-        let prepared = self.prepare(&request, frame).map_err(invalid)?;
-        drop(request);
+        let prepared = self.prepare(frame)?;
         let session = Arc::clone(self.session);
         let reply = Box::new(move |reply| {
             if session.answers.reply(number, reply) {
@@ -197,10 +197,12 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         Ok(self.session.service.log.submit(prepared, reply)?.await?)
     }
 
-    fn prepare(&self, request: &AppendRequest, frame: &Frame) -> Result<PreparedAppend, Invalid> {
+    fn prepare(&self, frame: &Frame) -> Result<PreparedAppend, Fault> {
+        let append = BorrowedAppend::decode(&frame.body)?;
         let bytes = MESSAGE_HEADER_BYTES + frame.body.len();
-        request.check_fits(bytes, self.session.message_bytes_max())?;
-        self.session.service.log.prepare(&request.append, Origin::Client)
+        append.check_fits(bytes, self.session.message_bytes_max()).map_err(invalid)?;
+        let log = &self.session.service.log;
+        log.prepare_borrowed(&append.events, &append.expectations, Origin::Client).map_err(invalid)
     }
 
     fn read(&mut self, id: u64, request: Read) {

@@ -28,10 +28,11 @@ pub const RECORD_FORMAT: u8 = 1;
 /// A buffer whose start is aligned for records.
 pub type RecordBuffer = AlignedVec<16>;
 
-/// What the submitter knew of an event, in the order it is archived.
+/// What the submitter knew of an event, in the order it is archived: an event as it is borrowed
+/// from a [`NewEvent`], or from the message in which it came.
 ///
-/// Absent options are archived as empty text, empty bytes or the nil UUID.
-#[derive(rkyv::Archive, rkyv::Serialize)]
+/// Absent options are empty text, empty bytes or the nil UUID.
+#[derive(Clone, Copy, Debug, rkyv::Archive, rkyv::Serialize)]
 #[rkyv(attr(doc = "The archived form of [`EventBody`]; segments-format.md §6.2."))]
 pub struct EventBody<'a> {
     pub event_id: [u8; 16],
@@ -81,6 +82,53 @@ impl<'a> From<&'a NewEvent> for EventBody<'a> {
             custom: &metadata.custom,
             payload: &event.payload,
             schema_version: event.schema_version,
+        }
+    }
+}
+
+/// Bytes of an archive beside its texts and bytes.
+const ARCHIVE_ROOT_BYTES: usize = 136;
+
+impl EventBody<'_> {
+    /// Bytes of the record that [`encode`] makes of it.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        let texts = [
+            self.aggregate_type,
+            self.aggregate_id,
+            self.event_type,
+            self.content_type,
+            self.correlation_id,
+            self.causation_id,
+            self.ip_address,
+            self.user_agent,
+            self.traceparent,
+        ];
+        let texts: usize = texts.iter().map(|text| text.len()).sum();
+        let data = texts + self.custom.len() + self.payload.len();
+        HEADER_BYTES + data.next_multiple_of(RECORD_ALIGN) + ARCHIVE_ROOT_BYTES
+    }
+
+    /// The event with fields of its own.
+    #[must_use]
+    pub fn to_new_event(&self) -> NewEvent {
+        NewEvent {
+            event_id: Uuid::from_bytes(self.event_id),
+            aggregate: AggregateKey::new(self.aggregate_type, self.aggregate_id),
+            event_type: self.event_type.to_owned(),
+            timestamp: Timestamp::from_micros(self.timestamp_us),
+            schema_version: self.schema_version,
+            metadata: Metadata {
+                user_id: Some(Uuid::from_bytes(self.user_id)).filter(|id| !id.is_nil()),
+                correlation_id: self.correlation_id.to_owned(),
+                causation_id: self.causation_id.to_owned(),
+                ip_address: self.ip_address.to_owned(),
+                user_agent: self.user_agent.to_owned(),
+                traceparent: self.traceparent.to_owned(),
+                custom: self.custom.to_owned(),
+            },
+            content_type: self.content_type.to_owned(),
+            payload: self.payload.to_owned(),
         }
     }
 }
@@ -165,6 +213,7 @@ pub fn encode(mut buffer: RecordBuffer, body: &EventBody<'_>, arena: &mut Arena)
         arena.acquire(),
     )
     .always_ok();
+    debug_assert_eq!(buffer.len() - start, body.record_bytes(), "room is made for just as much");
     let archive = &buffer[start + HEADER_BYTES..];
     let header = RecordHeader {
         archive_bytes: u32::try_from(archive.len()).unwrap_or(u32::MAX),
@@ -425,7 +474,10 @@ impl std::fmt::Debug for Record {
 }
 
 const _: () = {
-    assert!(size_of::<ArchivedEventBody<'static>>() == 136, "segments-format.md §6.2");
+    assert!(
+        size_of::<ArchivedEventBody<'static>>() == ARCHIVE_ROOT_BYTES,
+        "segments-format.md §6.2"
+    );
     assert!(align_of::<ArchivedEventBody<'static>>() == RECORD_ALIGN);
     assert!(HEADER_BYTES.is_multiple_of(RECORD_ALIGN));
 };

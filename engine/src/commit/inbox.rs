@@ -370,7 +370,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::task::Wake;
 
-    use quipu_types::{AggregateKey, Append, Limits, NewEvent, Timestamp, Uuid};
+    use quipu_types::record::EventBody;
+    use quipu_types::{AggregateKey, Limits, NewEvent, Timestamp, Uuid};
 
     use super::*;
     use crate::commit::prepared::Origin;
@@ -379,9 +380,9 @@ mod tests {
     fn submission() -> Submission {
         let key = AggregateKey::new("Call", "1");
         let event = NewEvent::json(Uuid::from_u128(1), key, "Made", Timestamp::from_micros(1), "1");
-        let (append, hasher) = (Append::any(vec![event]), KeyHasher::new(Uuid::from_u128(1)));
-        let append =
-            PreparedAppend::new(&append, &Limits::default(), hasher, Origin::Client).unwrap();
+        let (limits, hasher) = (Limits::default(), KeyHasher::new(Uuid::from_u128(1)));
+        let events = [EventBody::from(&event)];
+        let append = PreparedAppend::new(&events, &[], &limits, hasher, Origin::Client).unwrap();
         Submission { append, reply: Box::new(|_| {}) }
     }
 

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use quipu_types::event::{check_client_key, check_key};
+use quipu_types::event::{check_client_type, check_key};
 use quipu_types::record::{EventBody, RecordBuffer, RecordHeader, encode};
-use quipu_types::{AggregateKey, Append, ExpectedVersion, Invalid, Limits, NewEvent, Record, Uuid};
+use quipu_types::{AggregateKey, ExpectedVersion, Invalid, Limits, Record, Uuid};
 use rkyv::ser::allocator::Arena;
 
 use crate::format::group::{FRAME_HEADER_BYTES, write_frame_header};
@@ -48,39 +48,40 @@ pub(crate) struct PreparedAggregate {
     pub(crate) events: u64,
 }
 
+type FastHash = foldhash::fast::RandomState;
+
 thread_local! {
     static ARENA: RefCell<Arena> = RefCell::new(Arena::new());
 }
 
 impl PreparedAppend {
-    /// Checks and archives an append.
+    /// Checks and archives an append: events, and what they expect of aggregates.
     ///
     /// # Errors
     /// The first thing that can never be stored.
     pub fn new(
-        append: &Append,
+        events: &[EventBody<'_>],
+        expectations: &[(AggregateKey, ExpectedVersion)],
         limits: &Limits,
         hasher: KeyHasher,
         origin: Origin,
     ) -> Result<Self, Invalid> {
-        check_counts(append, limits)?;
-        for event in &append.events {
+        check_counts(events, expectations.len(), limits)?;
+        for event in events {
             event.check(limits)?;
-        }
-        for key in append.events.iter().map(|event| &event.aggregate) {
             if origin == Origin::Client {
-                check_client_key(key)?;
+                check_client_type(event.aggregate_type)?;
             }
         }
-        let (aggregates, of_event) = collect_aggregates(append, hasher)?;
-        let (frame, places) = encode_frame(&append.events);
+        let (aggregates, of_event) = collect_aggregates(events, expectations, hasher)?;
+        let (frame, places) = encode_frame(events);
         if frame.len() > limits.append_bytes_max {
             let (limit, given) = (limits.append_bytes_max, frame.len());
             return Err(Invalid::AppendTooLarge { limit, given });
         }
-        let records = (append.events.iter().zip(places).zip(of_event))
+        let records = (events.iter().zip(places).zip(of_event))
             .map(|((event, at), aggregate)| PreparedRecord {
-                event_id: event.event_id,
+                event_id: Uuid::from_bytes(event.event_id),
                 at,
                 aggregate,
             })
@@ -104,77 +105,92 @@ impl PreparedAppend {
     }
 }
 
-fn check_counts(append: &Append, limits: &Limits) -> Result<(), Invalid> {
-    let given = append.events.len();
-    if given == 0 {
+fn check_counts(
+    events: &[EventBody<'_>],
+    expectations: usize,
+    limits: &Limits,
+) -> Result<(), Invalid> {
+    let limit = limits.append_events_max;
+    if events.is_empty() {
         return Err(Invalid::NoEvents);
     }
-    if given > limits.append_events_max {
-        return Err(Invalid::TooManyEvents { limit: limits.append_events_max, given });
-    }
-    if append.expectations.len() > limits.append_events_max {
-        let (limit, given) = (limits.append_events_max, append.expectations.len());
-        return Err(Invalid::TooManyEvents { limit, given });
+    for given in [events.len(), expectations] {
+        if given > limit {
+            return Err(Invalid::TooManyEvents { limit, given });
+        }
     }
     // A first look before anything is archived; the exact figure comes after.
-    let given: usize =
-        append.events.iter().map(|it| it.payload.len() + it.metadata.custom.len()).sum();
+    let given: usize = events.iter().map(|it| it.payload.len() + it.custom.len()).sum();
     if given > limits.append_bytes_max {
         return Err(Invalid::AppendTooLarge { limit: limits.append_bytes_max, given });
     }
-    let mut ids =
-        HashSet::with_capacity_and_hasher(given.min(64), foldhash::fast::RandomState::default());
-    match append.events.iter().find(|event| !ids.insert(event.event_id.as_u128())) {
-        Some(event) => Err(Invalid::RepeatedEventId { event_id: event.event_id }),
+    match repeated_id(events) {
+        Some(event_id) => Err(Invalid::RepeatedEventId { event_id }),
         None => Ok(()),
     }
+}
+
+fn repeated_id(events: &[EventBody<'_>]) -> Option<Uuid> {
+    let ascending = events.windows(2).all(|pair| pair[0].event_id < pair[1].event_id);
+    if ascending {
+        // As v7 ids of one host are: none can be there twice.
+        return None;
+    }
+    let mut ids: HashSet<[u8; 16], FastHash> =
+        HashSet::with_capacity_and_hasher(events.len(), FastHash::default());
+    events.iter().find(|event| !ids.insert(event.event_id)).map(|it| Uuid::from_bytes(it.event_id))
 }
 
 /// The aggregates written, in order of first appearance, then those only checked; and for each
 /// event the index of its aggregate.
 fn collect_aggregates(
-    append: &Append,
+    events: &[EventBody<'_>],
+    expectations: &[(AggregateKey, ExpectedVersion)],
     hasher: KeyHasher,
 ) -> Result<(Vec<PreparedAggregate>, Vec<usize>), Invalid> {
     let mut aggregates: Vec<PreparedAggregate> = Vec::new();
-    let mut known: HashMap<&AggregateKey, usize, foldhash::fast::RandomState> = HashMap::default();
-    let mut of_event: Vec<usize> = Vec::with_capacity(append.events.len());
-    let add = |aggregates: &mut Vec<PreparedAggregate>, key: &AggregateKey| {
-        let (hash, expected) = (hasher.aggregate(key), ExpectedVersion::Any);
-        let key = Arc::new(key.clone());
-        aggregates.push(PreparedAggregate { key, hash, expected, events: 0 });
-        aggregates.len() - 1
+    let mut known: HashMap<(&str, &str), usize, FastHash> = HashMap::default();
+    let mut of_event: Vec<usize> = Vec::with_capacity(events.len());
+    let mut index_of = |aggregates: &mut Vec<PreparedAggregate>, (of_type, id)| {
+        *known.entry((of_type, id)).or_insert_with(|| {
+            let (hash, expected) = (hasher.parts(of_type, id), ExpectedVersion::Any);
+            let key = Arc::new(AggregateKey::new(of_type, id));
+            aggregates.push(PreparedAggregate { key, hash, expected, events: 0 });
+            aggregates.len() - 1
+        })
     };
-    for event in &append.events {
-        let key = &event.aggregate;
+    let mut last = ("", "");
+    for event in events {
+        let key = (event.aggregate_type, event.aggregate_id);
         let index = match of_event.last() {
-            Some(last) if aggregates.get(*last).is_some_and(|it| *it.key == *key) => *last,
-            _ => *known.entry(key).or_insert_with(|| add(&mut aggregates, key)),
+            Some(index) if last == key => *index,
+            _ => index_of(&mut aggregates, key),
         };
+        last = key;
         aggregates[index].events += 1;
         of_event.push(index);
     }
     let mut expected: HashSet<&AggregateKey> = HashSet::new();
-    for (key, expectation) in &append.expectations {
+    for (key, expectation) in expectations {
         check_key(key)?;
         if !expected.insert(key) {
             return Err(Invalid::RepeatedExpectation { key: key.clone() });
         }
-        let index = *known.entry(key).or_insert_with(|| add(&mut aggregates, key));
+        let index = index_of(&mut aggregates, (&key.aggregate_type, &key.aggregate_id));
         aggregates[index].expected = *expectation;
     }
     Ok((aggregates, of_event))
 }
 
-fn encode_frame(events: &[NewEvent]) -> (RecordBuffer, Vec<usize>) {
-    let data: usize = events.iter().map(|event| event.payload.len() + 512).sum();
-    let mut frame = RecordBuffer::with_capacity(FRAME_HEADER_BYTES + data);
+fn encode_frame(events: &[EventBody<'_>]) -> (RecordBuffer, Vec<usize>) {
+    let records: usize = events.iter().map(EventBody::record_bytes).sum();
+    let mut frame = RecordBuffer::with_capacity(FRAME_HEADER_BYTES + records);
     frame.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     let mut places = Vec::with_capacity(events.len());
     ARENA.with_borrow_mut(|arena| {
         for event in events {
             places.push(frame.len());
-            frame = encode(std::mem::take(&mut frame), &EventBody::from(event), arena);
+            frame = encode(std::mem::take(&mut frame), event, arena);
         }
     });
     write_frame_header(&mut frame, events.len());

@@ -217,7 +217,7 @@ impl Message for Fault {
         let flags = fields.u8()?;
         fields.u8()?;
         let text = cut(fields.text()?);
-        let detail = Bytes::from(fields.bytes()?);
+        let detail = Bytes::copy_from_slice(fields.bytes()?);
         Ok(detail::read(code, detail.clone()).unwrap_or_else(|| Self::Other {
             code,
             retryable: flags & RETRYABLE != 0,
