@@ -6,6 +6,7 @@ pub mod committer;
 pub mod head;
 pub mod inbox;
 pub mod outcome;
+pub mod placed;
 pub mod pool;
 pub mod prepared;
 pub mod preparer;

@@ -1,5 +1,5 @@
-//! Buffers of large groups, used again and again: fresh memory costs a page fault every 4 KiB,
-//! which was a seventh of all time with appends of 100.
+//! Buffers of groups, used again and again: fresh memory costs a page fault every 4 KiB, which was
+//! a seventh of all time with appends of 100.
 
 use std::sync::{Arc, Weak};
 
@@ -8,32 +8,35 @@ use parking_lot::Mutex;
 
 use crate::format::BlockBuffer;
 
+/// Smaller buffers are not of the pool: the allocator has them at hand.
+const BUFFER_BYTES_MIN: usize = 32 << 10;
+/// Nor are larger ones: groups as large are rare.
+const BUFFER_BYTES_MAX: usize = 2 << 20;
 /// Buffers kept for use at once; the others are in groups that readers may still ask for.
-const IDLE_MAX: usize = 16;
+const IDLE_BYTES_MAX: usize = 16 << 20;
 
-/// Buffers of one size.
+/// Buffers whose sizes are powers of two.
+#[derive(Default)]
 pub struct BlockPool {
-    idle: Mutex<Vec<BlockBuffer>>,
-    buffer_bytes: usize,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    buffers: Vec<BlockBuffer>,
+    bytes: usize,
 }
 
 impl BlockPool {
-    /// A pool of buffers of this size.
-    #[must_use]
-    pub fn new(buffer_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), buffer_bytes })
-    }
-
-    /// An empty buffer with room for `bytes`. A small one is not of the pool: a group stays in
+    /// An empty buffer with room for `bytes`, and for less than twice as many: a group stays in
     /// memory for readers, and its buffer with it.
     #[must_use]
     pub fn take(&self, bytes: usize) -> BlockBuffer {
-        if 2 * bytes < self.buffer_bytes {
+        if !(BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX).contains(&bytes) {
             return BlockBuffer::with_capacity(bytes);
         }
-        let mut buffer = self.idle.lock().pop().unwrap_or_default();
-        buffer.reserve(bytes.max(self.buffer_bytes));
-        buffer
+        let capacity = bytes.next_power_of_two();
+        self.idle.lock().take(capacity).unwrap_or_else(|| BlockBuffer::with_capacity(capacity))
     }
 
     /// Shares a filled buffer; when its last reader is gone it comes back, if it is of the pool. A
@@ -41,20 +44,37 @@ impl BlockPool {
     #[must_use]
     pub fn share(self: &Arc<Self>, mut buffer: BlockBuffer) -> Bytes {
         if 2 * buffer.len() < buffer.capacity() {
-            let mut fitting = BlockBuffer::with_capacity(buffer.len());
+            let mut fitting = self.take(buffer.len());
             fitting.extend_from_slice(&buffer);
             self.give_back(std::mem::replace(&mut buffer, fitting));
         }
         Bytes::from_owner(Shared { buffer, pool: Arc::downgrade(self) })
     }
 
-    /// Keeps a buffer of the pool's size for the next who asks.
     fn give_back(&self, mut buffer: BlockBuffer) {
-        let mut idle = self.idle.lock();
-        let of_pool = (self.buffer_bytes..=2 * self.buffer_bytes).contains(&buffer.capacity());
-        if of_pool && idle.len() < IDLE_MAX {
+        let bytes = buffer.capacity();
+        let of_pool =
+            bytes.is_power_of_two() && (BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX).contains(&bytes);
+        if of_pool {
             buffer.clear();
-            idle.push(buffer);
+            self.idle.lock().keep(buffer);
+        }
+    }
+}
+
+impl Idle {
+    fn take(&mut self, capacity: usize) -> Option<BlockBuffer> {
+        let at = self.buffers.iter().rposition(|buffer| buffer.capacity() == capacity)?;
+        self.bytes -= capacity;
+        Some(self.buffers.swap_remove(at))
+    }
+
+    /// Keeps a buffer; the oldest goes where there are too many, so that sizes may change.
+    fn keep(&mut self, buffer: BlockBuffer) {
+        self.bytes += buffer.capacity();
+        self.buffers.push(buffer);
+        while self.bytes > IDLE_BYTES_MAX {
+            self.bytes -= self.buffers.remove(0).capacity();
         }
     }
 }
@@ -84,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_large_buffer_comes_back_and_a_small_one_is_not_of_the_pool() {
-        let pool = BlockPool::new(1 << 16);
+        let pool = Arc::new(BlockPool::default());
         let mut buffer = pool.take(1 << 16);
         buffer.resize(1 << 16, 7);
         let address = buffer.as_ptr();
@@ -92,22 +112,39 @@ mod tests {
         assert_eq!(shared[5], 7);
         let reader = shared.clone();
         drop(shared);
-        assert!(pool.idle.lock().is_empty(), "a reader has it");
+        assert!(pool.idle.lock().buffers.is_empty(), "a reader has it");
         drop(reader);
-        let again = pool.take(1 << 15);
+        assert_ne!(pool.take(1 << 15).as_ptr(), address, "another size");
+        let again = pool.take((1 << 16) - 5);
         assert!(again.is_empty());
         assert_eq!(again.as_ptr(), address);
         drop(pool.share(pool.take(100)));
-        assert!(pool.idle.lock().is_empty());
+        assert!(pool.idle.lock().buffers.is_empty());
     }
 
     #[test]
     fn a_large_buffer_with_little_in_it_does_not_stay_with_the_group() {
-        let pool = BlockPool::new(1 << 16);
+        let pool = Arc::new(BlockPool::default());
         let mut buffer = pool.take(1 << 16);
         buffer.extend_from_slice(b"small");
         let shared = pool.share(buffer);
         assert_eq!(&shared[..], b"small");
-        assert_eq!(pool.idle.lock().len(), 1, "the large one is back at once");
+        assert_eq!(pool.idle.lock().buffers.len(), 1, "the large one is back at once");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_allowed_and_the_oldest_goes_first() {
+        let pool = Arc::new(BlockPool::default());
+        for bytes in [BUFFER_BYTES_MAX, BUFFER_BYTES_MIN] {
+            let buffers: Vec<BlockBuffer> =
+                (0..=IDLE_BYTES_MAX / bytes).map(|_| pool.take(bytes)).collect();
+            for mut buffer in buffers {
+                buffer.resize(bytes, 1);
+                drop(pool.share(buffer));
+            }
+            let idle = pool.idle.lock();
+            assert_eq!(idle.bytes, IDLE_BYTES_MAX);
+            assert!(idle.buffers.iter().all(|buffer| buffer.capacity() == bytes));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quipu_types::event::{check_client_type, check_key};
 use quipu_types::record::{EventBody, RecordBuffer, RecordHeader, encode};
-use quipu_types::{AggregateKey, ExpectedVersion, Invalid, Limits, Record, Uuid};
+use quipu_types::{AggregateKey, ExpectedVersion, Invalid, Limits, Record, Timestamp, Uuid};
 use rkyv::ser::allocator::Arena;
 
 use crate::format::group::{FRAME_HEADER_BYTES, write_frame_header};
@@ -28,6 +28,10 @@ pub struct PreparedAppend {
     pub(crate) frame: RecordBuffer,
     pub(crate) records: Vec<PreparedRecord>,
     pub(crate) aggregates: Vec<PreparedAggregate>,
+    /// Every event type that occurs, those in a row named once.
+    pub(crate) event_types: Vec<String>,
+    /// The earliest and the latest timestamp.
+    pub(crate) timestamps: (Timestamp, Timestamp),
 }
 
 /// One event of a prepared append.
@@ -37,6 +41,8 @@ pub(crate) struct PreparedRecord {
     pub(crate) at: usize,
     /// Which of the append's aggregates it belongs to.
     pub(crate) aggregate: usize,
+    /// Hash of its correlation id, if it has one.
+    pub(crate) correlation: Option<u64>,
 }
 
 /// One aggregate that a prepared append writes or checks.
@@ -79,14 +85,17 @@ impl PreparedAppend {
             let (limit, given) = (limits.append_bytes_max, frame.len());
             return Err(Invalid::AppendTooLarge { limit, given });
         }
+        let mut correlate = correlations(hasher);
         let records = (events.iter().zip(places).zip(of_event))
             .map(|((event, at), aggregate)| PreparedRecord {
                 event_id: Uuid::from_bytes(event.event_id),
                 at,
                 aggregate,
+                correlation: correlate(event.correlation_id),
             })
             .collect();
-        Ok(Self { frame, records, aggregates })
+        let (event_types, timestamps) = (event_types(events), timestamps(events));
+        Ok(Self { frame, records, aggregates, event_types, timestamps })
     }
 
     /// Bytes it takes in a group.
@@ -180,6 +189,35 @@ fn collect_aggregates(
         aggregates[index].expected = *expectation;
     }
     Ok((aggregates, of_event))
+}
+
+/// Hashes correlation ids; most events of an append have that of the event before.
+fn correlations<'a>(hasher: KeyHasher) -> impl FnMut(&'a str) -> Option<u64> {
+    let mut last = ("", None);
+    move |id| {
+        if id != last.0 {
+            last = (id, (!id.is_empty()).then(|| hasher.correlation(id)));
+        }
+        last.1
+    }
+}
+
+fn event_types(events: &[EventBody<'_>]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for event in events {
+        if names.last().is_none_or(|last| last != event.event_type) {
+            names.push(event.event_type.to_owned());
+        }
+    }
+    names
+}
+
+fn timestamps(events: &[EventBody<'_>]) -> (Timestamp, Timestamp) {
+    let all = events.iter().map(|event| event.timestamp_us);
+    let (first, last) = all.fold((i64::MAX, i64::MIN), |(first, last), timestamp| {
+        (first.min(timestamp), last.max(timestamp))
+    });
+    (Timestamp::from_micros(first), Timestamp::from_micros(last))
 }
 
 fn encode_frame(events: &[EventBody<'_>]) -> (RecordBuffer, Vec<usize>) {

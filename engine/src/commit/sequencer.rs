@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quipu_types::{AppendError, Position, Timestamp, Version};
+use quipu_types::{AppendError, Position, Timestamp};
 
 use super::head::{Head, Room};
 use super::inbox::Submission;
 use super::outcome::Answer;
+use super::placed::Placed;
 use super::pool::BlockPool;
-use super::prepared::PreparedAppend;
 use super::preparer::{PrepareJob, Spare};
 use crate::bug::{Bug, seeded};
 use crate::format::block_ceil;
@@ -104,14 +104,6 @@ enum Written {
     SegmentHeader(Arc<Segment>, Spare),
 }
 
-/// An append in a group, for the live index: its records begin at `first`, and its aggregates
-/// were at the versions `before` it.
-struct Placed {
-    append: PreparedAppend,
-    first: Position,
-    before: Vec<Version>,
-}
-
 /// What one step asks its driver to do, in this order.
 #[derive(Default)]
 pub struct Step {
@@ -136,7 +128,7 @@ impl Sequencer {
     #[must_use]
     pub fn new(log: Arc<Shared>, start: Start) -> Self {
         let idle_since = log.env.clock.monotonic();
-        let pool = BlockPool::new(block_ceil(log.options.group_bytes));
+        let pool = Arc::default();
         Self {
             log,
             pool,
@@ -218,7 +210,7 @@ impl Sequencer {
             let Some(write) = self.in_flight.pop_front() else { return };
             match write.written {
                 Written::Group { header, bytes, appends } => {
-                    self.publish(&header, bytes, &appends);
+                    self.publish(&header, bytes, appends);
                 }
                 Written::SegmentHeader(segment, spare) => self.activated(segment, &spare),
             }
@@ -238,24 +230,23 @@ impl Sequencer {
         }
     }
 
-    fn publish(&mut self, header: &GroupHeader, bytes: Bytes, appends: &[Placed]) {
+    fn publish(&mut self, header: &GroupHeader, bytes: Bytes, appends: Vec<Placed>) {
         self.head.durable(header);
         match header.kind {
             GroupKind::Data => {
                 let segment = Arc::clone(self.head.segment());
-                let work = IndexWork::Group(Arc::clone(&segment), *header, bytes.clone());
-                self.log.index_queue.push(work);
                 segment.publish(header, bytes, |index| {
-                    for placed in appends {
+                    for placed in &appends {
                         placed.index(index);
                     }
                 });
                 // Readers who see the watermark find the records (its invariant 2).
                 let ahead = u64::from(seeded(Bug::WatermarkAheadByOne));
                 self.log.watermark.advance(Position(header.next_position().previous().0 + ahead));
-                self.break_publishing(appends);
+                self.break_publishing(&appends);
                 let (count, events) = (appends.len() as u64, u64::from(header.records));
                 self.log.counters.group(count, events, u64::from(header.group_bytes));
+                self.log.index_queue.push(IndexWork::Group(segment, *header, appends));
             }
             GroupKind::Seal => self.sealed(header),
             GroupKind::Clean => self.closing = Closing::Done,

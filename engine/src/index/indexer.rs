@@ -1,28 +1,28 @@
-//! Builds the index of each segment while it is written, from the groups in memory, off the commit
+//! Builds the index of each segment while it is written, from the appends in memory, off the commit
 //! path: reading a sealed segment back would take a quarter of the disk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quipu_types::Position;
 
-use super::builder::IndexBuilder;
+use super::facts::Facts;
 use super::rebuild;
-use crate::format::group::{Group, GroupFault, GroupHeader};
+use crate::commit::placed::Placed;
+use crate::format::group::GroupHeader;
 use crate::format::index_file::IndexFile;
 use crate::segment::Segment;
 use crate::shared::Shared;
 
-/// Groups that may wait to be indexed. Beyond it they are left out, and their segment is read back
-/// when it is sealed.
-const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Records that may wait to be indexed, each about 100 bytes. Beyond it they are left out, and
+/// their segment is read back when it is sealed.
+const BACKLOG_RECORDS_MAX: usize = 500_000;
 
 /// Something to index.
 pub enum IndexWork {
-    /// A group of records has become durable.
-    Group(Arc<Segment>, GroupHeader, Bytes),
+    /// A group of records has become durable, and visible in its live segment.
+    Group(Arc<Segment>, GroupHeader, Vec<Placed>),
     /// A segment has been sealed.
     Sealed(Arc<Segment>, GroupHeader),
 }
@@ -37,7 +37,7 @@ pub struct IndexQueue {
 #[derive(Default)]
 struct Waiting {
     work: VecDeque<IndexWork>,
-    group_bytes: usize,
+    records: usize,
     closed: bool,
 }
 
@@ -45,11 +45,11 @@ impl IndexQueue {
     /// Adds work; a group is left out if too many wait.
     pub fn push(&self, work: IndexWork) {
         let mut state = self.state.lock();
-        let bytes = work.group_bytes();
-        if bytes > 0 && state.group_bytes + bytes > BACKLOG_BYTES_MAX {
+        let records = work.records();
+        if records > 0 && state.records + records > BACKLOG_RECORDS_MAX {
             return;
         }
-        state.group_bytes += bytes;
+        state.records += records;
         state.work.push_back(work);
         drop(state);
         self.arrived.notify_one();
@@ -82,15 +82,15 @@ impl IndexQueue {
 impl Waiting {
     fn pop(&mut self) -> Option<IndexWork> {
         let work = self.work.pop_front()?;
-        self.group_bytes -= work.group_bytes();
+        self.records -= work.records();
         Some(work)
     }
 }
 
 impl IndexWork {
-    fn group_bytes(&self) -> usize {
+    fn records(&self) -> usize {
         match self {
-            Self::Group(_, _, bytes) => bytes.len(),
+            Self::Group(_, header, _) => header.records as usize,
             Self::Sealed(..) => 0,
         }
     }
@@ -102,10 +102,10 @@ pub struct Indexer {
     under_way: Option<UnderWay>,
 }
 
-/// The index of the segment that is being written; every record so far is in it.
+/// The facts of the segment that is being written; every record so far is in them.
 struct UnderWay {
     segment: u64,
-    builder: IndexBuilder,
+    facts: Facts,
     next_position: Position,
 }
 
@@ -119,27 +119,25 @@ impl Indexer {
     /// Does one piece of work.
     pub fn take(&mut self, work: IndexWork) {
         match work {
-            IndexWork::Group(segment, header, bytes) => self.group(&segment, &header, &bytes),
+            IndexWork::Group(segment, header, appends) => self.group(&segment, &header, &appends),
             IndexWork::Sealed(segment, seal) => self.sealed(&segment, &seal),
         }
     }
 
-    fn group(&mut self, segment: &Segment, header: &GroupHeader, bytes: &Bytes) {
+    fn group(&mut self, segment: &Segment, header: &GroupHeader, appends: &[Placed]) {
         let number = segment.header().number;
         let first_position = segment.header().first_position;
         if header.first_position == first_position {
-            let builder = IndexBuilder::new(self.log.hasher, first_position);
-            let next_position = first_position;
-            self.under_way = Some(UnderWay { segment: number, builder, next_position });
+            let (facts, next_position) = (Facts::new(first_position), first_position);
+            self.under_way = Some(UnderWay { segment: number, facts, next_position });
         }
         // A gap: after a start in the middle of a segment, or when groups were left out.
         let continues =
             |it: &UnderWay| it.segment == number && it.next_position == header.first_position;
         let Some(mut under_way) = self.under_way.take().filter(continues) else { return };
-        match under_way.push(segment, header, bytes) {
-            Ok(()) => self.under_way = Some(under_way),
-            Err(fault) => tracing::error!(segment = number, %fault, "a group in memory is damaged"),
-        }
+        appends.iter().for_each(|placed| placed.tell(&mut under_way.facts));
+        under_way.next_position = header.next_position();
+        self.under_way = Some(under_way);
     }
 
     /// Serves a sealed segment from its index from now on. A failure is reported and changes
@@ -148,9 +146,12 @@ impl Indexer {
         let header = segment.header();
         let is_whole =
             |it: &UnderWay| it.segment == header.number && it.next_position == seal.first_position;
-        let index = match self.under_way.take().filter(is_whole) {
-            Some(whole) => (whole.builder.finish(header.segment_id, seal.sum))
-                .map_err(|fault| rebuild::unindexable(header, fault).into()),
+        let whole = self.under_way.take().filter(is_whole);
+        let built = whole.and_then(|UnderWay { facts, .. }| {
+            segment.with_live_index(|live| facts.index_file(live, header.segment_id, seal.sum))
+        });
+        let index = match built {
+            Some(built) => built.map_err(|fault| rebuild::unindexable(header, fault).into()),
             None => rebuild::build(&*self.log.env.storage, self.log.hasher, header),
         };
         match index {
@@ -164,23 +165,5 @@ impl Indexer {
     fn serve(&self, segment: &Segment, index: IndexFile) {
         rebuild::save(&*self.log.env.storage, segment.header().number, &index);
         segment.become_sealed(index);
-    }
-}
-
-impl UnderWay {
-    fn push(
-        &mut self,
-        segment: &Segment,
-        header: &GroupHeader,
-        bytes: &Bytes,
-    ) -> Result<(), GroupFault> {
-        let of = segment.header();
-        let group = Group::check(bytes, of.segment_id, header.offset, of.segment_bytes)?;
-        self.builder.push_group(header);
-        for record in group.records() {
-            self.builder.push_record(&record?);
-        }
-        self.next_position = header.next_position();
-        Ok(())
     }
 }

@@ -37,10 +37,14 @@ pub struct LiveIndex {
     streams: HashTable<Stream>,
 }
 
-struct Stream {
-    hash: u64,
-    key: Arc<AggregateKey>,
-    postings: Postings,
+/// An aggregate and its records within the segment.
+pub struct Stream {
+    /// Hash of its key.
+    pub hash: u64,
+    /// Its key.
+    pub key: Arc<AggregateKey>,
+    /// Its records.
+    pub postings: Postings,
 }
 
 impl LiveIndex {
@@ -71,6 +75,20 @@ impl LiveIndex {
                 slot.insert(Stream { hash, key: Arc::clone(key), postings });
             }
         }
+    }
+
+    /// Every group, in order.
+    #[must_use]
+    pub fn groups(&self) -> &[GroupSpan] {
+        &self.groups
+    }
+
+    /// Every aggregate, by hash and key.
+    #[must_use]
+    pub fn sorted_streams(&self) -> Vec<&Stream> {
+        let mut streams: Vec<&Stream> = self.streams.iter().collect();
+        streams.sort_unstable_by_key(|stream| (stream.hash, &*stream.key));
+        streams
     }
 
     /// The group that holds a position, if it is one of this segment's.

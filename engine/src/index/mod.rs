@@ -1,6 +1,7 @@
 //! Finding things: newest versions and known ids (in memory), and each segment's own index.
 
 pub mod builder;
+pub mod facts;
 pub mod ids;
 pub mod indexer;
 pub mod keys;

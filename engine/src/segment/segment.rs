@@ -105,6 +105,14 @@ impl Segment {
         }
     }
 
+    /// What `use_index` makes of the live index, while the segment is served from it.
+    pub fn with_live_index<T>(&self, use_index: impl FnOnce(&LiveIndex) -> T) -> Option<T> {
+        match &*self.contents.read() {
+            Contents::Live { index, .. } => Some(use_index(index)),
+            Contents::Sealed { .. } => None,
+        }
+    }
+
     /// Serves the segment from its index file from now on.
     pub fn become_sealed(&self, index: IndexFile) {
         let bytes = Arc::default();

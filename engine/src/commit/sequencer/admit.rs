@@ -3,13 +3,13 @@
 use quipu_types::record::stamp;
 use quipu_types::{AppendError, IdConflictReason, Position, Timestamp, Version, VersionConflict};
 
-use super::{Placed, Sequencer};
+use super::Sequencer;
 use crate::bug::{Bug, seeded};
 use crate::commit::inbox::Submission;
 use crate::commit::outcome::{Admitted, Answer};
+use crate::commit::placed::Placed;
 use crate::commit::prepared::PreparedAppend;
 use crate::format::group::GroupBuilder;
-use crate::index::live::LiveIndex;
 
 impl Sequencer {
     /// Admits an append into the group, or answers why not; the answer waits in `answers`.
@@ -115,20 +115,6 @@ impl Sequencer {
                 self.versions.set(aggregate.hash, &aggregate.key, *version);
             }
         }
-        Placed { append, first, before: before.to_vec() }
-    }
-}
-
-impl Placed {
-    /// Adds the append's records to the index of the live segment.
-    pub(super) fn index(&self, index: &mut LiveIndex) {
-        let mut versions = self.before.clone();
-        for (number, record) in self.append.records.iter().enumerate() {
-            let aggregate = &self.append.aggregates[record.aggregate];
-            let version = versions[record.aggregate].next();
-            versions[record.aggregate] = version;
-            let position = Position(self.first.0 + number as u64);
-            index.push_record(aggregate.hash, &aggregate.key, version, position);
-        }
+        Placed { append, first, before: before.to_vec(), recorded_at }
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use quipu_types::{Position, Version};
 
-use super::{Placed, Sequencer, Step, Written};
+use super::{Sequencer, Step, Written};
 use crate::bug::{Bug, seeded};
+use crate::commit::placed::Placed;
 use crate::index::ids::IdIndex;
 use crate::index::versions::VersionIndex;
 
