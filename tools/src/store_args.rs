@@ -113,13 +113,17 @@ pub(crate) fn connect_on(
     address: &str,
     options: RemoteOptions,
 ) -> Result<Remote, Failure> {
-    let remote = runtime.block_on(Remote::connect_with(address, options));
-    remote.map_err(|error| match error {
+    runtime.block_on(Remote::connect_with(address, options)).map_err(cannot_connect)
+}
+
+/// Why there is no connection, as the command says it.
+pub(crate) fn cannot_connect(error: ConnectError) -> Failure {
+    match error {
         ConnectError::Address { .. } | ConnectError::Tls { .. } => {
             Failure::Usage(error.to_string())
         }
         error => Failure::Unreachable(error.to_string()),
-    })
+    }
 }
 
 impl Store {

@@ -1,22 +1,27 @@
 //! `quipu bench subscribe`: how fast subscribers catch up, and how soon they hear of what is new.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use hdrhistogram::Histogram;
-use quipu_client::{Filter, Position, StartAfter, SubscribeRequest, SubscriptionItem};
+use quipu_client::{
+    EventStore, Filter, Position, Remote, StartAfter, SubscribeRequest, SubscriptionItem,
+};
 use quipu_engine::clock::{Clock, System};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Instant, timeout_at};
 
 use super::from_1_to;
 use super::measures::{Meter, Percentiles, histogram, record};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::Target;
-use crate::store_args::StoreArgs;
-use crate::wait::now;
+use crate::store_args::{StoreArgs, cannot_connect};
 
 const EXAMPLES: &str = "Examples:
   quipu bench subscribe --log ./bench-log --subscribers 4
-  quipu bench subscribe --server 127.0.0.1:7440 --seconds 30
+  quipu bench subscribe --server 127.0.0.1:7440 --subscribers 200 --seconds 30
 
 Each subscriber gets every event from the first; MB/s counts records as they are stored. With
 --seconds they follow so long after they have caught up; the latency is that of events stored in
@@ -28,30 +33,47 @@ that time, from when the log took them, by the clock of this machine.";
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreArgs,
-    /// Subscribers, each with a thread, and with --server a connection, of its own.
+    /// Subscribers: with --log a thread each, with --server a connection each, all on one thread.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = from_1_to(1_024))]
     subscribers: u64,
     /// Follow so long after catching up. Default: end when caught up.
     #[arg(long, value_name = "S", value_parser = from_1_to(1_000_000))]
     seconds: Option<u64>,
+    /// Begin at the end, without catching up.
+    #[arg(long, requires = "seconds")]
+    from_end: bool,
 }
 
+/// What the subscribers of one thread have heard.
 struct Heard {
     events: u64,
     bytes: u64,
     latencies: Histogram<u64>,
 }
 
+impl Heard {
+    fn nothing() -> Self {
+        Self { events: 0, bytes: 0, latencies: histogram() }
+    }
+
+    fn take(&mut self, event: &quipu_client::Record, is_live: bool) {
+        self.events += 1;
+        self.bytes += event.as_bytes().len() as u64;
+        if is_live {
+            let micros = System.now().as_micros() - event.recorded_at().as_micros();
+            record(&mut self.latencies, Duration::from_micros(micros.max(0).unsigned_abs()));
+        }
+    }
+}
+
 /// Subscribes, and prints what was measured.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     args.store.open_target_to_read(|target| {
         let meter = Meter::start();
-        let heard: Result<Vec<Heard>, Failure> = std::thread::scope(|scope| {
-            let subscribers: Vec<_> =
-                (0..args.subscribers).map(|_| scope.spawn(|| listen(args, target))).collect();
-            let heard = subscribers.into_iter().map(std::thread::ScopedJoinHandle::join);
-            heard.map(|it| it.expect("a subscriber does not panic")).collect()
-        });
+        let heard = match target {
+            Target::Log(log) => on_threads(args, log),
+            Target::Server(address) => on_one_thread(args, address),
+        };
         let mut measures = meter.measures();
         let (mut bytes, mut latencies) = (0, histogram());
         for heard in heard? {
@@ -66,37 +88,59 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     })
 }
 
-fn listen(args: &Args, target: Target<'_>) -> Result<Heard, Failure> {
-    let session = target.session()?;
+fn on_threads(args: &Args, log: &dyn EventStore) -> Result<Vec<Heard>, Failure> {
+    let work = || {
+        let heard = RefCell::new(Heard::nothing());
+        runtime()?.block_on(listen(args, log, &heard))?;
+        Ok(heard.into_inner())
+    };
+    std::thread::scope(|scope| {
+        let subscribers: Vec<_> = (0..args.subscribers).map(|_| scope.spawn(work)).collect();
+        let heard = subscribers.into_iter().map(std::thread::ScopedJoinHandle::join);
+        heard.map(|it| it.expect("a subscriber does not panic")).collect()
+    })
+}
+
+/// So that what many subscribers cost is not what their threads cost.
+fn on_one_thread(args: &Args, address: &str) -> Result<Vec<Heard>, Failure> {
+    let heard = RefCell::new(Heard::nothing());
+    runtime()?.block_on(async {
+        let connect = (0..args.subscribers).map(|_| Remote::connect(address));
+        let remotes = try_join_all(connect).await.map_err(cannot_connect)?;
+        try_join_all(remotes.iter().map(|remote| listen(args, remote, &heard))).await
+    })?;
+    Ok(vec![heard.into_inner()])
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::Unreachable(format!("cannot wait for events: {error}")))
+}
+
+async fn listen(
+    args: &Args,
+    store: &dyn EventStore,
+    heard: &RefCell<Heard>,
+) -> Result<(), Failure> {
     let filter = Filter { include_system: true, ..Filter::default() };
-    let after = StartAfter::Position(Position::START);
-    let mut subscription = session.store().subscribe(SubscribeRequest { filter, after })?;
-    let mut heard = Heard { events: 0, bytes: 0, latencies: histogram() };
-    let mut until: Option<Duration> = None;
+    let after = if args.from_end { StartAfter::End } else { StartAfter::Position(Position::START) };
+    let mut subscription = store.subscribe(SubscribeRequest { filter, after })?;
+    let mut until: Option<Instant> = None;
     loop {
-        let mut next = std::pin::pin!(subscription.next_batch());
+        let next = subscription.next_batch();
         let items = match until {
-            None => session.block_on(next)?,
-            Some(end) if now() >= end => return Ok(heard),
-            Some(end) => match session.until(next.as_mut(), end) {
-                Some(items) => items?,
-                None => return Ok(heard),
+            None => next.await?,
+            Some(end) => match timeout_at(end, next).await {
+                Ok(items) => items?,
+                Err(_) => return Ok(()),
             },
         };
         for item in items {
             match item {
-                SubscriptionItem::Event(event) => {
-                    heard.events += 1;
-                    heard.bytes += event.as_bytes().len() as u64;
-                    if until.is_some() {
-                        let micros = System.now().as_micros() - event.recorded_at().as_micros();
-                        let latency = Duration::from_micros(micros.max(0).unsigned_abs());
-                        record(&mut heard.latencies, latency);
-                    }
-                }
+                SubscriptionItem::Event(event) => heard.borrow_mut().take(&event, until.is_some()),
                 SubscriptionItem::CaughtUp(_) if until.is_none() => match args.seconds {
-                    None => return Ok(heard),
-                    Some(seconds) => until = Some(now() + Duration::from_secs(seconds)),
+                    None => return Ok(()),
+                    Some(seconds) => until = Some(Instant::now() + Duration::from_secs(seconds)),
                 },
                 _ => {}
             }
