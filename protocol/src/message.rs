@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quipu_types::Limits;
+use quipu_types::limits::EVENT_BYTES_HARD_MAX;
 
 use crate::fault::Fault;
 use crate::fields::{DecodeError, Fields};
@@ -14,13 +15,14 @@ pub const MESSAGE_HEADER_BYTES: usize = 16;
 pub const MESSAGE_ALIGN: usize = quipu_types::record::RECORD_ALIGN;
 /// The largest message until the handshake is done.
 pub const HANDSHAKE_BYTES_MAX: usize = 4_096;
-/// What a message may hold beside an append.
+/// What a message may hold beside an append, or beside one event's payload and custom metadata.
 const BESIDE_APPEND_BYTES: usize = 64 * 1024;
 
-/// The largest message of a server whose log has these limits.
+/// The largest message of a server whose log has these limits. They may have been higher before:
+/// whatever is stored fits, too.
 #[must_use]
 pub fn message_bytes_max(limits: &Limits) -> usize {
-    limits.append_bytes_max.saturating_add(BESIDE_APPEND_BYTES)
+    limits.append_bytes_max.max(EVENT_BYTES_HARD_MAX).saturating_add(BESIDE_APPEND_BYTES)
 }
 
 /// What a message is.
