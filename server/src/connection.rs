@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::inlet::{Inlet, InletError, Patience};
 use crate::meter::Meter;
+use crate::options::ServerOptions;
 use crate::outbox::Farewell;
 use crate::reader::Reader;
 use crate::service::Service;
@@ -105,8 +106,8 @@ where
 
 fn new_inlet<R: AsyncRead + Unpin>(service: &Service, reader: R) -> Inlet<R> {
     let options = &service.options;
-    let (dead_after, message_within) = (options.dead_after, options.message_within);
-    Inlet::new(reader, Patience { dead_after, message_within })
+    let &ServerOptions { dead_after, progress_within, progress_bytes, .. } = options;
+    Inlet::new(reader, Patience { dead_after, progress_within, progress_bytes })
 }
 
 async fn handshake<R: AsyncRead + Unpin>(

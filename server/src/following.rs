@@ -52,11 +52,11 @@ impl Following {
         let advanced = (!follow.has_more()).then(|| follow.listen());
         let may_read = follow.has_more() && self.task.has_credit();
         let charge = if may_read { Some(self.charge().await?) } else { None };
-        let limits = if charge.is_some() { self.task.page_limits() } else { MARKS_ONLY };
+        let limits = charge.as_ref().map_or(MARKS_ONLY, |room| self.task.page_limits(room));
         let before = follow.after();
         let (items, follow) = items(follow, limits).await?;
         let found = !items.is_empty() || follow.after() > before;
-        self.send(items, charge);
+        self.send(items, charge).await?;
         self.subscriber.is_at(follow.after());
         if found {
             // A filter that takes nothing must not keep a worker to itself.
@@ -104,14 +104,12 @@ impl Following {
         Ok(charge)
     }
 
-    fn send(&self, items: Vec<SubscriptionItem>, mut charge: Option<Charge>) {
+    async fn send(
+        &self,
+        items: Vec<SubscriptionItem>,
+        mut charge: Option<Charge>,
+    ) -> Result<(), Over> {
         let mut records: Vec<Record> = Vec::with_capacity(items.len());
-        let mut send = |records: &mut Vec<Record>| {
-            if let Some(charge) = charge.take_if(|_| !records.is_empty()) {
-                self.task.send(records, charge);
-                records.clear();
-            }
-        };
         for item in items {
             let mark = match item {
                 SubscriptionItem::Event(record) => {
@@ -123,10 +121,23 @@ impl Following {
                 SubscriptionItem::FellBehind(position) => Mark::FellBehind(position),
                 _ => continue,
             };
-            send(&mut records);
+            self.send_records(&mut records, &mut charge).await?;
             self.task.mark(mark);
         }
-        send(&mut records);
+        self.send_records(&mut records, &mut charge).await
+    }
+
+    /// Sends those that came together; a page has them in one piece.
+    async fn send_records(
+        &self,
+        records: &mut Vec<Record>,
+        charge: &mut Option<Charge>,
+    ) -> Result<(), Over> {
+        if let Some(charge) = charge.take_if(|_| !records.is_empty()) {
+            self.task.send(records, charge).await?;
+            records.clear();
+        }
+        Ok(())
     }
 }
 

@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
 
 use crate::budget::{Charge, Purse};
+use crate::pace::{Pace, TooSlow};
 
 /// A message up to this size needs no room kept for it while it arrives.
-const SMALL_BYTES: usize = 64 << 10;
+pub(crate) const SMALL_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 
@@ -29,8 +30,8 @@ pub(crate) enum InletError {
     Io(#[from] io::Error),
     #[error("the client has sent nothing for {0:?}")]
     Silent(Duration),
-    #[error("a message had not arrived after {0:?}")]
-    Slow(Duration),
+    #[error("a message came too slowly: {0}")]
+    Slow(#[from] TooSlow),
 }
 
 /// A message, and the room kept for it if it is large.
@@ -43,7 +44,9 @@ pub(crate) struct Taken {
 #[derive(Clone, Copy)]
 pub(crate) struct Patience {
     pub(crate) dead_after: Duration,
-    pub(crate) message_within: Duration,
+    /// In so much time, so many bytes of a message that has begun.
+    pub(crate) progress_within: Duration,
+    pub(crate) progress_bytes: usize,
 }
 
 /// The receiving side of a connection.
@@ -60,8 +63,8 @@ pub(crate) struct Inlet<R> {
     read_bytes: usize,
     charge: Option<Charge>,
     /// Time spent waiting for the rest of the message that has begun.
-    waited: Duration,
-    patience: Patience,
+    pace: Pace,
+    dead_after: Duration,
     received: u64,
 }
 
@@ -74,8 +77,8 @@ impl<R: AsyncRead + Unpin> Inlet<R> {
             missing: 0,
             read_bytes: READ_BYTES_MIN,
             charge: None,
-            waited: Duration::ZERO,
-            patience,
+            pace: Pace::new(patience.progress_within, patience.progress_bytes),
+            dead_after: patience.dead_after,
             received: 0,
         }
     }
@@ -93,7 +96,7 @@ impl<R: AsyncRead + Unpin> Inlet<R> {
     pub(crate) fn try_next(&mut self) -> Result<Option<Taken>, FrameError> {
         match self.framer.advance(&mut self.buffer)? {
             Progress::Frame(frame) => {
-                self.waited = Duration::ZERO;
+                self.pace.reset();
                 Ok(Some(Taken { frame, charge: self.charge.take() }))
             }
             Progress::Need(missing) => {
@@ -120,7 +123,7 @@ impl<R: AsyncRead + Unpin> Inlet<R> {
         }
         self.make_room();
         let room = self.buffer.capacity() - self.buffer.len();
-        let got = self.read().await?;
+        let got = self.read(purse).await?;
         self.received += got as u64;
         // What one read fills is worth a larger one; a trickle is not.
         if got >= room.min(self.read_bytes) {
@@ -138,23 +141,32 @@ impl<R: AsyncRead + Unpin> Inlet<R> {
         self.buffer.reserve(self.missing.max(self.read_bytes));
     }
 
-    async fn read(&mut self) -> Result<usize, InletError> {
-        let Patience { dead_after, message_within } = self.patience;
-        let inside = !self.buffer.is_empty();
-        let left = message_within.saturating_sub(self.waited);
-        let wait = if inside { left.min(dead_after) } else { dead_after };
-        let begun = Instant::now();
-        let read = timeout(wait, self.io.read_buf(&mut self.buffer)).await;
-        if inside {
-            self.waited += begun.elapsed();
-        }
-        match read {
-            Ok(Ok(0)) if inside => Err(InletError::ClosedInside),
-            Ok(Ok(0)) => Err(InletError::Closed),
-            Ok(Ok(got)) => Ok(got),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) if inside && left <= dead_after => Err(InletError::Slow(message_within)),
-            Err(_) => Err(InletError::Silent(dead_after)),
+    async fn read(&mut self, purse: &Purse) -> Result<usize, InletError> {
+        let mut silent = Duration::ZERO;
+        loop {
+            let inside = !self.buffer.is_empty();
+            let left = self.dead_after.saturating_sub(silent);
+            let wait = if inside { left.min(self.pace.left()) } else { left };
+            let begun = Instant::now();
+            let read = timeout(wait, self.io.read_buf(&mut self.buffer)).await;
+            let waited = begun.elapsed();
+            silent += waited;
+            let got = match read {
+                Ok(Ok(0)) if inside => return Err(InletError::ClosedInside),
+                Ok(Ok(0)) => return Err(InletError::Closed),
+                Ok(got) => got?,
+                Err(_) if silent >= self.dead_after => {
+                    return Err(InletError::Silent(self.dead_after));
+                }
+                Err(_) => 0,
+            };
+            if inside {
+                let holds = self.charge.is_some();
+                self.pace.count(waited, got, || holds && purse.is_in_the_way())?;
+            }
+            if got > 0 {
+                return Ok(got);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! A log over TCP: what stands between a socket and the engine.
 //!
 //! Modules in reading order. What can be set: [`options`]. Opening ports and ending in order:
-//! [`server`], `listener`. What all connections share: [`service`], `budget`, `meter`. One
+//! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`. One
 //! connection: `connection`, its two tasks `reader` and `writer`, what they share (`session`,
 //! `answers`, `outbox`), and its streams (`stream`, `reading`, `following`). For operators:
 //! [`status`], `metrics`, `http`.
@@ -18,6 +18,7 @@ mod meter;
 mod metrics;
 pub mod options;
 mod outbox;
+mod pace;
 mod reader;
 mod reading;
 mod scheduling;

@@ -29,16 +29,20 @@ pub struct ServerOptions {
     pub window_bytes: u32,
     /// How long a client may take to say Hello. Default 15 s.
     pub handshake_within: Duration,
-    /// How long a message that has begun may take to arrive, in time spent waiting for it.
-    /// Default 60 s.
-    pub message_within: Duration,
+    /// In so much time spent waiting for it, a message that has begun must arrive, or at least
+    /// [`Self::progress_bytes`] of it; 16 times as much if it holds room that others wait for.
+    /// The latter goes for what a client is sent, too. Default 10 s.
+    pub progress_within: Duration,
+    /// See [`Self::progress_within`]. Default 64 KiB.
+    pub progress_bytes: usize,
     /// A side that has sent nothing for so long sends Ping. Default 5 s.
     pub heartbeat: Duration,
     /// A client that has sent nothing for so long is dead. Default 15 s.
     pub dead_after: Duration,
     /// A client whose socket takes nothing for so long is dead. Default 60 s.
     pub write_stall: Duration,
-    /// How long the end of a connection waits for the client to read the last words. Default 1 s.
+    /// How long the end of a connection waits for the client to read the last words; and how long
+    /// a server that stops still reads requests, to refuse them. Default 1 s.
     pub linger: Duration,
     /// How long stopping may take; what is not answered by then is cut off. Default 30 s.
     pub stop_within: Duration,
@@ -57,7 +61,8 @@ impl Default for ServerOptions {
             window_events: 1_000,
             window_bytes: 8 << 20,
             handshake_within: Duration::from_secs(15),
-            message_within: Duration::from_mins(1),
+            progress_within: Duration::from_secs(10),
+            progress_bytes: 64 * KIB,
             heartbeat: Duration::from_secs(5),
             dead_after: Duration::from_secs(15),
             write_stall: Duration::from_mins(1),

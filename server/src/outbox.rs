@@ -1,12 +1,12 @@
 //! What is to be written to a connection, beside the answers to its appends: finished messages in
 //! order, and which requests are open.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use quipu_protocol::{Fault, Message};
+use quipu_protocol::{Fault, Mark, Message};
 use tokio::sync::Notify;
 
 use crate::budget::Charge;
@@ -29,6 +29,8 @@ pub(crate) struct Farewell(pub(crate) Option<Fault>);
 /// Invariants:
 /// 1. Messages are written in the order put in.
 /// 2. A request is no longer open when its closing message can reach the client.
+/// 3. Of successive marks of a stream, a checkpoint is written only if it is the last: a client
+///    that does not read lets no more gather than one for each stream and page.
 #[derive(Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
@@ -44,6 +46,8 @@ struct State {
     /// Small messages behind the chunks, gathered.
     small: BytesMut,
     small_bytes: usize,
+    /// Where in `small` the last message of a stream is a checkpoint.
+    checkpoints: HashMap<u64, usize, RandomState>,
     open: HashSet<u64, RandomState>,
     farewell: Option<Farewell>,
 }
@@ -55,8 +59,25 @@ impl State {
         self.small_bytes += self.small.len() - before;
     }
 
+    /// A checkpoint that is still here says less than the mark that follows it.
+    fn mark(&mut self, request_id: u64, mark: Mark) {
+        let before = self.checkpoints.remove(&request_id);
+        let at = before.unwrap_or(self.small.len());
+        if before.is_some() {
+            let mut message = BytesMut::new();
+            mark.encode(request_id, &mut message);
+            self.small[at..at + message.len()].copy_from_slice(&message);
+        } else {
+            self.put(request_id, &mark);
+        }
+        if matches!(mark, Mark::Checkpoint(_)) {
+            self.checkpoints.insert(request_id, at);
+        }
+    }
+
     fn gather(&mut self) {
         if !self.small.is_empty() {
+            self.checkpoints.clear();
             let bytes = self.small.split().freeze();
             self.chunks.push_back(Chunk { bytes, _charge: None });
         }
@@ -79,10 +100,17 @@ impl Outbox {
         self.wake();
     }
 
+    /// Puts in a mark of a stream.
+    pub(crate) fn mark(&self, request_id: u64, mark: Mark) {
+        self.state.lock().mark(request_id, mark);
+        self.wake();
+    }
+
     /// Puts in the message that closes a request.
     pub(crate) fn close(&self, request_id: u64, message: &impl Message) {
         let mut state = self.state.lock();
         state.put(request_id, message);
+        state.checkpoints.remove(&request_id);
         state.open.remove(&request_id);
         self.tell_if_all_closed(&state);
         drop(state);
@@ -157,5 +185,52 @@ impl Outbox {
     /// Waits for [`Self::wake`].
     pub(crate) async fn work(&self) {
         self.work.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quipu_protocol::{Framer, HANDSHAKE_BYTES_MAX, MAGIC, Progress, Response};
+    use quipu_types::Position;
+
+    use super::*;
+    use crate::budget::{Budget, Purse};
+
+    fn written(outbox: &Outbox) -> Vec<(u64, Response)> {
+        let mut chunks = VecDeque::new();
+        outbox.take(&mut chunks);
+        let mut bytes = BytesMut::from(&MAGIC[..]);
+        for chunk in &chunks {
+            bytes.extend_from_slice(&chunk.bytes);
+        }
+        let mut framer = Framer::new();
+        framer.set_bytes_max(HANDSHAKE_BYTES_MAX);
+        std::iter::from_fn(|| match framer.advance(&mut bytes).unwrap() {
+            Progress::Frame(frame) => Some((frame.request_id, Response::decode(&frame).unwrap())),
+            Progress::Need(_) => None,
+        })
+        .collect()
+    }
+
+    #[tokio::test]
+    async fn of_checkpoints_that_follow_each_other_the_last_is_written() {
+        let outbox = Outbox::default();
+        let checkpoint = |position| Mark::Checkpoint(Position(position));
+        let live = Mark::CaughtUp(Position(9));
+        for position in 1..=1_000 {
+            outbox.mark(1, checkpoint(position));
+            outbox.mark(2, checkpoint(2 * position));
+        }
+        outbox.mark(1, live);
+        outbox.mark(1, checkpoint(1_001));
+        let expected = [(1, live), (2, checkpoint(2_000)), (1, checkpoint(1_001))];
+        assert_eq!(written(&outbox), expected.map(|(id, mark)| (id, Response::Mark(mark))));
+        outbox.mark(1, checkpoint(1_002));
+        let page = BytesMut::new();
+        let purse = Purse::new(1, &std::sync::Arc::new(Budget::new(1)));
+        outbox.put_page(page.freeze(), purse.charge(1).await);
+        outbox.mark(1, checkpoint(1_003));
+        let expected = [1_002, 1_003].map(|at| (1, Response::Mark(checkpoint(at))));
+        assert_eq!(written(&outbox), expected, "what lies before a page stays there");
     }
 }

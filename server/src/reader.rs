@@ -12,8 +12,9 @@ use quipu_protocol::{
 use quipu_types::{AggregateKey, AppendOutcome, Invalid};
 use tokio::io::AsyncRead;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
-use crate::answers::Answer;
+use crate::answers::{Answer, Pledge};
 use crate::budget::Charge;
 use crate::connection::Ended;
 use crate::inlet::{Inlet, InletError, Taken};
@@ -24,7 +25,7 @@ use crate::stream::{Control, StreamTask};
 use crate::{following, reading};
 
 /// What an append holds beside its message: its place in the queue, and its answer.
-const BESIDE_APPEND_BYTES: usize = 1_024;
+pub(crate) const BESIDE_APPEND_BYTES: usize = 1_024;
 /// Questions under way on one connection; over it, it is not read from.
 const QUESTIONS_MAX: usize = 16;
 
@@ -34,13 +35,14 @@ pub(crate) struct Reader<'a, R> {
     inlet: &'a mut Inlet<R>,
     streams: JoinSet<()>,
     questions: JoinSet<()>,
-    stopping: bool,
+    /// The server is stopping: until then requests are read, and refused.
+    refuses_until: Option<Instant>,
 }
 
 impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     pub(crate) fn new(session: &'a Arc<Session>, inlet: &'a mut Inlet<R>) -> Self {
         let (streams, questions) = (JoinSet::new(), JoinSet::new());
-        Self { session, inlet, streams, questions, stopping: false }
+        Self { session, inlet, streams, questions, refuses_until: None }
     }
 
     /// Takes requests until the connection ends.
@@ -65,19 +67,43 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     }
 
     async fn next(&mut self) -> Result<Taken, Ended> {
+        self.look_for_stop();
+        if self.refuses_until.is_some_and(|until| Instant::now() >= until) {
+            return Err(self.stopped().await);
+        }
         if let Some(taken) = self.inlet.try_next().map_err(InletError::from)? {
             return Ok(taken);
         }
         let received = usize::try_from(self.inlet.take_received()).unwrap_or(0);
         Meter::add(&self.session.service.meter.bytes_in, received);
         loop {
-            let session = self.session;
+            let (session, stopping) = (self.session, self.refuses_until);
+            let refused = async {
+                match stopping {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 taken = self.inlet.next(&session.appends) => return Ok(taken?),
-                () = session.stop.cancelled(), if !self.stopping => self.stopping = true,
-                () = session.outbox.all_closed(), if self.stopping => return Err(Ended::Stopping),
+                () = session.stop.cancelled(), if stopping.is_none() => self.look_for_stop(),
+                () = session.outbox.all_closed(), if stopping.is_some() => break,
+                () = refused => break,
             }
         }
+        Err(self.stopped().await)
+    }
+
+    fn look_for_stop(&mut self) {
+        if self.refuses_until.is_none() && self.session.stop.is_cancelled() {
+            self.refuses_until = Some(Instant::now() + self.session.service.options.linger);
+        }
+    }
+
+    /// Reads no more: a client that never stops sending would keep the server from its end.
+    async fn stopped(&self) -> Ended {
+        self.session.outbox.all_closed().await;
+        Ended::Stopping
     }
 
     /// Takes one message; an error ends the connection.
@@ -125,9 +151,9 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
 
     async fn open(&mut self, request: Request, id: u64) {
         self.session.outbox.open(id);
-        self.stopping |= self.session.stop.is_cancelled();
+        self.look_for_stop();
         match request {
-            _ if self.stopping => self.session.outbox.close(id, &Fault::Stopping),
+            _ if self.refuses_until.is_some() => self.session.outbox.close(id, &Fault::Stopping),
             Request::Read(request) => self.read(id, request),
             Request::Subscribe(request) => self.subscribe(id, request),
             Request::VersionOf(request) => self.version(id, request.0).await,
@@ -175,7 +201,7 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
 
     async fn append(&mut self, frame: &Frame, charge: Option<Charge>) {
         self.session.outbox.open(frame.request_id);
-        self.stopping |= self.session.stop.is_cancelled();
+        self.look_for_stop();
         let number = self.owe(frame, charge).await;
         if let Err(fault) = self.admit(frame, number).await {
             self.settle(number, Err(fault));
@@ -184,17 +210,17 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
 
     /// Waits until the log lets the append in: this is what stops reading under load.
     async fn admit(&self, frame: &Frame, number: u64) -> Result<(), Fault> {
-        if self.stopping {
+        if self.refuses_until.is_some() {
             return Err(Fault::Stopping);
         }
         let prepared = self.prepare(frame)?;
-        let session = Arc::clone(self.session);
-        let reply = Box::new(move |reply| {
-            if session.answers.reply(number, reply) {
-                session.outbox.wake();
-            }
-        });
-        Ok(self.session.service.log.submit(prepared, reply)?.await?)
+        let pledge = Pledge::new(self.session, number);
+        let reply = Box::new(move |reply: Result<_, _>| pledge.keep(reply.into()));
+        self.session.service.log.submit(prepared, reply)?.await?;
+        if self.session.answers.let_in(number) {
+            self.session.outbox.wake();
+        }
+        Ok(())
     }
 
     fn prepare(&self, frame: &Frame) -> Result<PreparedAppend, Fault> {
@@ -217,7 +243,7 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
             Ok(follow) => {
                 self.streams.spawn(task.run(|task| following::follow(task, follow)));
             }
-            Err(error) => task.fail(&error.into()),
+            Err(error) => task.close(&Fault::from(error)),
         }
     }
 
@@ -244,7 +270,7 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
             Ok(version) => session.outbox.close(id, &VersionIs(version)),
             Err(error) => session.outbox.close(id, &Fault::from(error)),
         };
-        self.ask(answer).await;
+        self.ask(id, answer).await;
     }
 
     async fn status(&mut self, id: u64) {
@@ -253,17 +279,40 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
             Ok(status) => session.outbox.close(id, &StatusIs(status.to_string())),
             Err(error) => session.outbox.close(id, &Fault::Server(error.to_string())),
         };
-        self.ask(answer).await;
+        self.ask(id, answer).await;
     }
 
     /// Answers a question that may need the disk.
-    async fn ask(&mut self, answer: impl FnOnce() + Send + 'static) {
+    async fn ask(&mut self, id: u64, answer: impl FnOnce() + Send + 'static) {
         while self.questions.try_join_next().is_some() {}
         if self.questions.len() >= QUESTIONS_MAX {
             self.questions.join_next().await;
         }
-        self.questions.spawn_blocking(answer);
+        let open = OpenQuestion { session: Arc::clone(self.session), id };
+        self.questions.spawn_blocking(move || {
+            let _open = open;
+            answer();
+        });
     }
+}
+
+/// A question that is answered also if answering it panics.
+struct OpenQuestion {
+    session: Arc<Session>,
+    id: u64,
+}
+
+impl Drop for OpenQuestion {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.session.outbox.close(self.id, &panicked());
+        }
+    }
+}
+
+/// What a request is told whose work has panicked.
+pub(crate) fn panicked() -> Fault {
+    Fault::Server("it panicked: this is a bug in Quipu".to_owned())
 }
 
 fn invalid(invalid: Invalid) -> Fault {

@@ -24,8 +24,8 @@ pub(crate) async fn read(task: Arc<StreamTask>, mut cursor: Cursor) -> Over {
 async fn next(task: &StreamTask, cursor: Cursor) -> Result<Option<Cursor>, Over> {
     task.credit().await?;
     let charge = task.room().await?;
-    let (page, cursor) = page(cursor, task.page_limits()).await?;
-    task.send(&page.records, charge);
+    let (page, cursor) = page(cursor, task.page_limits(&charge)).await?;
+    task.send(&page.records, charge).await?;
     if page.records.is_empty() {
         // A filter that takes nothing must not keep a worker to itself.
         tokio::task::yield_now().await;

@@ -41,6 +41,11 @@ impl Session {
         }
     }
 
+    /// Whether what is not written holds room that another connection waits for.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        self.output.is_in_the_way() || self.appends.is_in_the_way()
+    }
+
     /// Bytes of one message, in both directions.
     pub(crate) fn message_bytes_max(&self) -> usize {
         quipu_protocol::message_bytes_max(&self.service.log.shared().options.limits)

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::budget::Charge;
 use crate::meter::Counted;
+use crate::reader::panicked;
 use crate::session::Session;
 
 /// Most records of one message.
@@ -54,12 +55,21 @@ impl<E: Into<Fault>> From<E> for Over {
     }
 }
 
-/// One stream under way; when it is dropped its client has been told, or is gone.
+/// One stream under way; when it is dropped its client has been told, or is gone, also if its work
+/// has panicked.
 pub(crate) struct StreamTask {
     pub(crate) session: Arc<Session>,
     id: u64,
     control: Arc<Control>,
     _counted: Counted,
+}
+
+impl Drop for StreamTask {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.close(&panicked());
+        }
+    }
 }
 
 impl StreamTask {
@@ -80,12 +90,7 @@ impl StreamTask {
         }
     }
 
-    /// Closes a request that never became a stream.
-    pub(crate) fn fail(&self, fault: &Fault) {
-        self.close(fault);
-    }
-
-    fn close(&self, message: &impl Message) {
+    pub(crate) fn close(&self, message: &impl Message) {
         self.session.streams.lock().remove(&self.id);
         self.session.outbox.close(self.id, message);
     }
@@ -103,9 +108,9 @@ impl StreamTask {
     }
 
     /// What the next message may carry.
-    pub(crate) fn page_limits(&self) -> PageLimits {
+    pub(crate) fn page_limits(&self, room: &Charge) -> PageLimits {
         let balance = self.control.balance.lock();
-        let bytes = balance.bytes().min(self.session.service.options.page_bytes);
+        let bytes = balance.bytes().min(room.bytes());
         let records = balance.records().min(PAGE_RECORDS);
         PageLimits { records, bytes, ..PageLimits::default() }
     }
@@ -131,7 +136,11 @@ impl StreamTask {
 
     /// Waits for room for a page, or for the end.
     pub(crate) async fn room(&self) -> Result<Charge, Over> {
-        let charge = self.session.output.charge(self.session.service.options.page_bytes);
+        let page_bytes = self.session.service.options.page_bytes;
+        self.unless_over(self.session.output.charge_at_most(page_bytes)).await
+    }
+
+    async fn unless_over(&self, charge: impl Future<Output = Charge>) -> Result<Charge, Over> {
         let mut charge = std::pin::pin!(charge);
         loop {
             tokio::select! {
@@ -144,20 +153,27 @@ impl StreamTask {
         }
     }
 
-    /// Puts in a message of records.
-    pub(crate) fn send(&self, records: &[Record], mut charge: Charge) {
+    /// Puts in a message of records. One that is larger than a page waits for room of its own.
+    pub(crate) async fn send(&self, records: &[Record], mut charge: Charge) -> Result<(), Over> {
         if records.is_empty() {
-            return;
+            return Ok(());
+        }
+        let bytes: usize = records.iter().map(|record| record.as_bytes().len()).sum();
+        if bytes > charge.bytes() {
+            // Given back first: two that hold a page and want more would wait for each other.
+            drop(charge);
+            charge = self.unless_over(self.session.output.charge(bytes)).await?;
         }
         self.control.balance.lock().take(records);
         let mut page = BytesMut::new();
         Records::encode_page(records, self.id, &mut page);
         charge.shrink_to(page.len());
         self.session.outbox.put_page(page.freeze(), charge);
+        Ok(())
     }
 
     /// Puts in a mark.
     pub(crate) fn mark(&self, mark: Mark) {
-        self.session.outbox.put(self.id, &mark);
+        self.session.outbox.mark(self.id, mark);
     }
 }

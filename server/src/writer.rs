@@ -4,17 +4,19 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use quipu_protocol::{Message, Ping};
 use quipu_types::{AppendError, AppendOutcome};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::answers::{Answer, Owed};
+use crate::answers::{Answer, Owed, Pledge};
 use crate::budget::Charge;
 use crate::meter::Meter;
 use crate::outbox::{Chunk, Farewell};
+use crate::pace::Pace;
 use crate::session::Session;
 
 const SLICES_MAX: usize = 64;
@@ -30,13 +32,16 @@ pub(crate) struct Writer<W> {
     charges: Vec<Charge>,
     closed: Vec<u64>,
     chunks: VecDeque<Chunk>,
+    pace: Pace,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Writes `first` first.
     pub(crate) fn new(session: Arc<Session>, io: W, first: BytesMut) -> Self {
         let (charges, closed, chunks) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { session, io, answers: first, charges, closed, chunks }
+        let options = &session.service.options;
+        let pace = Pace::new(options.progress_within, options.progress_bytes);
+        Self { session, io, answers: first, charges, closed, chunks, pace }
     }
 
     /// Writes until the farewell.
@@ -96,7 +101,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             }
             Answer::Admitted(admitted) => log.settle(admitted).map_err(Into::into),
             Answer::Settled(settled) => settled,
-            Answer::Waiting | Answer::Settling => {
+            Answer::Waiting | Answer::Lost | Answer::LetIn | Answer::Settling => {
                 let problem = "an answer was taken before it was known".to_owned();
                 Err(AppendError::OutcomeUnknown(problem).into())
             }
@@ -109,30 +114,45 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.closed.push(request_id);
     }
 
-    /// Writes all that was gathered. Each write must make progress in time, not the whole.
+    /// Writes all that was gathered. Each write must make progress in time, not the whole; whoever
+    /// is in the way of others must be faster.
     async fn write(&mut self) -> io::Result<()> {
         let stall = self.session.service.options.write_stall;
+        let mut silent = Duration::ZERO;
         while !self.answers.is_empty() || !self.chunks.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let parts = std::iter::once(&self.answers[..])
-                .chain(self.chunks.iter().map(|chunk| &chunk.bytes[..]))
-                .filter(|part| !part.is_empty());
-            let mut used = 0;
-            for (slice, part) in slices.iter_mut().zip(parts) {
-                *slice = IoSlice::new(part);
-                used += 1;
-            }
-            let write = self.io.write_vectored(&slices[..used]);
-            let written = timeout(stall, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            let wait = stall.saturating_sub(silent).min(self.pace.left());
+            let begun = Instant::now();
+            let written = timeout(wait, self.write_some()).await.unwrap_or(Ok(0))?;
+            let waited = begun.elapsed();
+            silent = if written == 0 { silent + waited } else { Duration::ZERO };
+            let slow = self.pace.count(waited, written, || true);
+            if silent >= stall || slow.is_err() && self.session.is_in_the_way() {
+                return Err(io::ErrorKind::TimedOut.into());
             }
             Meter::add(&self.session.service.meter.bytes_out, written);
             self.advance(written);
         }
+        self.pace.reset();
         timeout(stall, self.io.flush()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         self.session.outbox.wrote();
         Ok(())
+    }
+
+    /// One call to the system.
+    async fn write_some(&mut self) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let parts = std::iter::once(&self.answers[..])
+            .chain(self.chunks.iter().map(|chunk| &chunk.bytes[..]))
+            .filter(|part| !part.is_empty());
+        let mut used = 0;
+        for (slice, part) in slices.iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+            used += 1;
+        }
+        match self.io.write_vectored(&slices[..used]).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            written => Ok(written),
+        }
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -163,11 +183,8 @@ fn settle_from_disk(
     number: u64,
     admitted: quipu_engine::commit::outcome::Admitted,
 ) {
-    let session = Arc::clone(session);
+    let (log, pledge) = (Arc::clone(&session.service.log), Pledge::new(session, number));
     tokio::task::spawn_blocking(move || {
-        let settled = session.service.log.settle(admitted).map_err(Into::into);
-        if session.answers.set(number, Answer::Settled(settled)) {
-            session.outbox.wake();
-        }
+        pledge.keep(Answer::Settled(log.settle(admitted).map_err(Into::into)));
     });
 }

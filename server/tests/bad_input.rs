@@ -88,10 +88,10 @@ async fn a_first_message_that_is_not_hello_ends_the_connection() {
 #[tokio::test]
 async fn a_message_that_claims_4_gib_is_refused_by_its_header() {
     let served = serve(ServerOptions::default()).await;
-    for length in [u32::MAX, u32::MAX - 7, (1 << 20) + (64 << 10) + 8] {
+    for length in [u32::MAX, u32::MAX - 7, (8 << 20) + (64 << 10) + 8] {
         let mut client = served.client().await;
         client.send(&raw(length, 0x02, 1)[..16]).await;
-        let limit = (1 << 20) + (64 << 10);
+        let limit = (8 << 20) + (64 << 10);
         let expected = Fault::over("message", limit, length as usize);
         assert_eq!(client.fault().await, (0, expected));
         client.is_closed().await;

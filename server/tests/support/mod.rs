@@ -35,24 +35,45 @@ pub(crate) struct Served {
     pub(crate) folder: TempDir,
 }
 
-pub(crate) fn open(folder: &TempDir) -> EventLog {
+fn environment(folder: &TempDir) -> Environment {
     let storage =
         DiskStorage::open(folder.path(), Access::ReadWrite, Backend::Auto, Mapping::Mapped);
-    let env = Environment {
+    Environment {
         storage: Arc::new(storage.unwrap()),
         clock: Arc::new(System),
         entropy: Arc::new(System),
-    };
+    }
+}
+
+pub(crate) fn log_options() -> LogOptions {
     let mut options = LogOptions { segment_bytes: 4 << 20, ..LogOptions::default() };
     options.limits.append_bytes_max = 1 << 20;
     options.limits.event_bytes_max = 3 << 18;
-    EventLog::open(env, options).unwrap()
+    options
+}
+
+pub(crate) fn open(folder: &TempDir) -> EventLog {
+    open_with(folder, log_options())
+}
+
+pub(crate) fn open_with(folder: &TempDir, options: LogOptions) -> EventLog {
+    EventLog::open(environment(folder), options).unwrap()
+}
+
+/// A log that stores nothing unless it is stepped.
+pub(crate) fn open_stepped(folder: &TempDir) -> EventLog {
+    EventLog::open_stepped(environment(folder), log_options(), &mut |_, _| {}).unwrap()
 }
 
 /// Serves a new log on ports that are free.
 pub(crate) async fn serve(options: ServerOptions) -> Served {
     let folder = tempfile::tempdir().unwrap();
-    let log = Arc::new(open(&folder));
+    let log = open(&folder);
+    serve_log(log, folder, options).await
+}
+
+pub(crate) async fn serve_log(log: EventLog, folder: TempDir, options: ServerOptions) -> Served {
+    let log = Arc::new(log);
     let ports = Ports::open("127.0.0.1:0", Some("127.0.0.1:0"), false).await.unwrap();
     let server = Server::start(Arc::clone(&log), ports, options);
     Served { log, server, folder }
@@ -63,7 +84,7 @@ pub(crate) fn hasty() -> ServerOptions {
     let soon = Duration::from_millis(200);
     ServerOptions {
         handshake_within: soon,
-        message_within: soon,
+        progress_within: soon,
         heartbeat: Duration::from_millis(100),
         dead_after: Duration::from_millis(400),
         write_stall: Duration::from_millis(400),

@@ -25,6 +25,7 @@ const EXAMPLES: &str = "Examples:
 
 It is ready when it has printed where it listens. SIGTERM or SIGINT stops it in order: it answers
 what it has admitted, closes the log and exits with 0; a second one ends it at once.
+A message must come at 64 KiB in 10 s or faster, 16 times as fast if it holds room others wait for.
 RUST_LOG=quipu_server=debug shows every connection.";
 
 /// What to serve, and where.
