@@ -9,7 +9,7 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use peer::{LOG, Port, append, outcome, welcome, within};
 use quipu_client::{
-    AggregateKey, Append, AppendError, AppendOutcome, Checkpoint, ConnectError, EventStore,
+    AggregateKey, Append, AppendError, AppendOutcome, Checkpoint, ConnectError, EventStore, Filter,
     Invalid, Position, ReadError, ReadRequest, Remote, RemoteOptions, StartAfter, SubscribeRequest,
     SubscriptionItem, Uuid, Version,
 };
@@ -290,12 +290,7 @@ async fn records_that_are_none_fail_their_stream_and_end_the_connection() {
     let Some((id, Request::Read(request))) = peer.receive().await else { panic!("a read") };
     let window = Credit { events: options().window_events, bytes: options().window_bytes };
     assert_eq!(request.credit, window);
-    let mut message = vec![0x5a; 24 + 176];
-    message[..4].copy_from_slice(&200_u32.to_le_bytes());
-    message[4..8].copy_from_slice(&[0x83, 0, 0, 0]);
-    message[8..16].copy_from_slice(&id.to_le_bytes());
-    message[16..24].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
-    peer.write(&message).await;
+    peer.write(&bad_records(id)).await;
     let error = within(read.next_batch()).await.unwrap_err();
     assert!(matches!(error, ReadError::Refused(_)), "{error}");
     while peer.receive().await.is_some() {}
@@ -413,4 +408,114 @@ async fn why_there_is_no_connection_is_said() {
     let welcome = welcome(other);
     let (connected, _peer) = tokio::join!(connect, port.welcomed(&welcome));
     assert!(!refused(connected.err().unwrap(), &other.to_string()));
+}
+
+#[tokio::test]
+async fn a_read_that_was_sent_and_brings_nothing_fails_and_says_how_long_it_waited() {
+    let port = Port::open().await;
+    let mut options = options();
+    options.read_timeout = Duration::from_millis(150);
+    let (remote, mut peer) = port.pair(options).await;
+    let mut read = remote.read(ReadRequest::default());
+    let Some((id, Request::Read(_))) = peer.receive().await else { panic!("a read") };
+    let error = within(read.next_batch()).await.unwrap_err();
+    assert!(matches!(error, ReadError::Unavailable(_)) && error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("150ms"), "{error}");
+    drop(read);
+    assert!(matches!(peer.receive().await, Some((it, Request::Cancel(_))) if it == id));
+}
+
+#[tokio::test]
+async fn a_request_that_is_larger_than_a_message_is_refused_with_limit_and_value() {
+    let port = Port::open().await;
+    let (remote, mut peer) = port.pair(options()).await;
+    let event_types = (0..1_000).map(|number| format!("{number:0>90}")).collect();
+    let filter = Filter { event_types, ..Filter::default() };
+    let mut read = remote.read(ReadRequest { filter, ..ReadRequest::default() });
+    let error = within(read.next_batch()).await.unwrap_err();
+    assert!(matches!(error, ReadError::Refused(_)), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("20000") && text.contains("94"), "{text}");
+    let _small = remote.read(ReadRequest::default());
+    assert!(matches!(peer.receive().await, Some((_, Request::Read(_)))), "on the same connection");
+}
+
+#[tokio::test]
+async fn what_waits_and_is_too_large_for_the_server_that_comes_back_fails() {
+    let port = Port::open().await;
+    let (remote, mut peer) = port.pair(options()).await;
+    let large = |number| {
+        let mut append = append(number);
+        append.events[0].payload = format!("\"{}\"", "x".repeat(900)).into_bytes();
+        append
+    };
+    let mut sent = remote.append(large(1));
+    assert!((&mut sent).now_or_never().is_none());
+    peer.append().await;
+    drop(peer);
+    let mut peer = port.accept().await;
+    let mut waiting = remote.append(large(2));
+    assert!((&mut waiting).now_or_never().is_none());
+    let small = appends(&remote, 3..=3);
+    let event_types = (0..20).map(|number| format!("{number:0>90}")).collect();
+    let filter = Filter { event_types, ..Filter::default() };
+    let mut read = remote.read(ReadRequest { filter, ..ReadRequest::default() });
+    let mut lower = welcome(LOG);
+    lower.message_bytes_max = 600;
+    peer.welcome(&lower).await;
+    let next = peer.append().await;
+    assert_eq!(next.1, 3);
+    peer.acknowledge(next).await;
+    assert_eq!(stored(&within(small).await.unwrap()), [3]);
+    let unknown = within(sent).await.unwrap_err();
+    assert!(unknown.is_outcome_unknown() && unknown.to_string().contains("600"), "{unknown}");
+    let refused = within(waiting).await.unwrap_err();
+    let too_large = matches!(
+        refused,
+        AppendError::Invalid(Invalid::AppendTooLarge { limit: 600, given: 1_000.. })
+    );
+    assert!(too_large, "{refused}");
+    let error = within(read.next_batch()).await.unwrap_err();
+    assert!(matches!(error, ReadError::Refused(_)), "{error}");
+    assert_eq!(remote.open_requests(), 0);
+}
+
+#[tokio::test]
+async fn bad_records_of_a_lost_connection_do_not_end_the_next_one() {
+    let port = Port::open().await;
+    let (remote, mut peer) = port.pair(options()).await;
+    let mut read = remote.read(ReadRequest::default());
+    let Some((id, Request::Read(_))) = peer.receive().await else { panic!("a read") };
+    peer.write(&bad_records(id)).await;
+    // A question's answer: the records before it have been received.
+    let question = remote.version(&AggregateKey::new("T", "1"));
+    let answer = async {
+        let Some((id, _)) = peer.receive().await else { panic!("a question") };
+        peer.send(id, &VersionIs(Version(1))).await;
+    };
+    tokio::join!(within(question), answer).0.unwrap();
+    drop(peer);
+    let mut peer = port.welcomed(&welcome(LOG)).await;
+    let (first, ()) = tokio::join!(appends(&remote, 1..=1), async {
+        let next = peer.append().await;
+        peer.acknowledge(next).await;
+    });
+    assert_eq!(stored(&first.unwrap()), [1]);
+    assert!(within(read.next_batch()).await.is_err());
+    let second = appends(&remote, 2..=2);
+    let next = peer.append().await;
+    peer.acknowledge(next).await;
+    assert_eq!(stored(&within(second).await.unwrap()), [2]);
+    let another = tokio::time::timeout(Duration::from_millis(300), port.accept());
+    assert!(another.await.is_err(), "the connection was given up");
+}
+
+/// A message of records that are none.
+fn bad_records(id: u64) -> Vec<u8> {
+    let mut message = vec![0x5a; 24 + 176];
+    message[..4].copy_from_slice(&200_u32.to_le_bytes());
+    message[4..8].copy_from_slice(&[0x83, 0, 0, 0]);
+    message[8..16].copy_from_slice(&id.to_le_bytes());
+    message[16..24].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+    message
 }

@@ -138,6 +138,15 @@ impl Appends {
         late
     }
 
+    /// Takes those that are larger than this; nothing is sent on this connection yet.
+    pub(super) fn take_larger(&mut self, limit: usize) -> VecDeque<Pending> {
+        debug_assert_eq!(self.sent, 0);
+        let all = std::mem::take(&mut self.queue);
+        let (fit, larger) = all.into_iter().partition(|it| it.message.len() <= limit);
+        self.queue = fit;
+        larger
+    }
+
     /// Everything, because nothing will be sent or answered any more.
     pub(super) fn drain(&mut self) -> Vec<Pending> {
         let sent = std::mem::take(&mut self.sent);

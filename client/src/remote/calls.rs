@@ -2,39 +2,24 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-use quipu_protocol::{End, Mark};
-use quipu_types::{ReadError, Version};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-/// What a call is told, in the order it came.
-#[derive(Debug)]
-pub(super) enum Part {
-    /// The body of a Records message, not looked at yet: its consumer's task checks it.
-    Records(Bytes),
-    Mark(Mark),
-    End(End),
-    Version(Version),
-    Status(String),
-    Failed(ReadError),
-    /// The connection is lost: what comes next has to be asked for again.
-    Lost,
-}
+use super::parts::PartSender;
 
 /// How long a call waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
     /// Until it is answered.
     Answered(Instant),
-    /// Until it is sent; from then on heartbeats tell whether the server lives.
+    /// Until it is sent; from then on heartbeats tell whether the server lives, and its consumer how
+    /// long it waits for more.
     Sent(Instant),
     Endless,
 }
 
 /// A request that the server has not closed.
 struct Call {
-    sender: UnboundedSender<Part>,
+    sender: PartSender,
     patience: Patience,
     is_sent: bool,
 }
@@ -49,7 +34,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn open(&mut self, id: u64, sender: UnboundedSender<Part>, patience: Patience) {
+    pub(super) fn open(&mut self, id: u64, sender: PartSender, patience: Patience) {
         self.open.insert(id, Call { sender, patience, is_sent: false });
     }
 
@@ -63,12 +48,12 @@ impl Calls {
     }
 
     /// Who is told the next of several parts, and may have gone.
-    pub(super) fn listener(&self, id: u64) -> Option<UnboundedSender<Part>> {
+    pub(super) fn listener(&self, id: u64) -> Option<PartSender> {
         self.open.get(&id).map(|call| call.sender.clone())
     }
 
     /// Who is told the last part, and may have gone.
-    pub(super) fn close(&mut self, id: u64) -> Option<UnboundedSender<Part>> {
+    pub(super) fn close(&mut self, id: u64) -> Option<PartSender> {
         self.open.remove(&id).map(|call| call.sender)
     }
 
@@ -77,25 +62,22 @@ impl Calls {
         match self.open.get(&id) {
             None => Forgotten::Closed,
             Some(call) if call.is_sent => Forgotten::Sent,
-            Some(_) => {
-                self.open.remove(&id);
-                Forgotten::Unsent
-            }
+            Some(_) => Forgotten::Unsent(self.close(id)),
         }
     }
 
     /// The connection is lost, and so is everything that was sent on it.
-    pub(super) fn lose_connection(&mut self) -> Vec<UnboundedSender<Part>> {
+    pub(super) fn lose_connection(&mut self) -> Vec<PartSender> {
         self.open.extract_if(|_, call| call.is_sent).map(|(_, call)| call.sender).collect()
     }
 
     /// Everything, because nothing will be sent or answered any more.
-    pub(super) fn drain(&mut self) -> Vec<UnboundedSender<Part>> {
+    pub(super) fn drain(&mut self) -> Vec<PartSender> {
         self.open.drain().map(|(_, call)| call.sender).collect()
     }
 
     /// Those who have waited for too long.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(u64, UnboundedSender<Part>)> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(u64, PartSender)> {
         let is_late = |call: &Call| match call.patience {
             Patience::Answered(at) | Patience::Sent(at) => at <= now,
             Patience::Endless => false,
@@ -119,12 +101,11 @@ impl Calls {
 }
 
 /// What is left of a call that nobody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forgotten {
     /// The server knows it.
     Sent,
-    /// The server has not heard of it.
-    Unsent,
+    /// The server has not heard of it. Who would have been told is to be dropped under no lock.
+    Unsent(Option<PartSender>),
     /// It is closed already.
     Closed,
 }
@@ -132,8 +113,8 @@ pub(super) enum Forgotten {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::parts::parts;
     use std::time::Duration;
-    use tokio::sync::mpsc::unbounded_channel;
 
     #[test]
     fn patience_ends_when_it_says() {
@@ -149,7 +130,7 @@ mod tests {
             (6, Patience::Answered(later)),
         ];
         for (id, patience) in patience {
-            calls.open(id, unbounded_channel().0, patience);
+            calls.open(id, parts().0, patience);
         }
         calls.set_sent(1);
         calls.set_sent(3);
@@ -166,12 +147,12 @@ mod tests {
     fn what_the_server_knows_stays_until_it_closes_it() {
         let mut calls = Calls::default();
         for id in 1..=2 {
-            calls.open(id, unbounded_channel().0, Patience::Endless);
+            calls.open(id, parts().0, Patience::Endless);
         }
         calls.set_sent(1);
-        assert_eq!(calls.forget(1), Forgotten::Sent);
-        assert_eq!(calls.forget(2), Forgotten::Unsent);
-        assert_eq!(calls.forget(2), Forgotten::Closed);
+        assert!(matches!(calls.forget(1), Forgotten::Sent));
+        assert!(matches!(calls.forget(2), Forgotten::Unsent(Some(_))));
+        assert!(matches!(calls.forget(2), Forgotten::Closed));
         assert!(calls.listener(1).is_some() && calls.listener(2).is_none());
         assert!(calls.close(1).is_some() && calls.close(1).is_none());
     }
@@ -180,7 +161,7 @@ mod tests {
     fn a_lost_connection_takes_only_what_was_sent() {
         let mut calls = Calls::default();
         for id in 1..=2 {
-            calls.open(id, unbounded_channel().0, Patience::Endless);
+            calls.open(id, parts().0, Patience::Endless);
         }
         calls.set_sent(1);
         assert_eq!(calls.lose_connection().len(), 1);

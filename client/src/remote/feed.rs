@@ -1,21 +1,25 @@
 //! One stream or question as its consumer holds it; dropping it cancels it.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{Either, select};
+use futures_timer::Delay;
 use quipu_protocol::{Credit, Message, Records};
 use quipu_types::{ReadError, Record};
-use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::calls::{Part, Patience};
+use super::calls::Patience;
 use super::options::RemoteOptions;
+use super::parts::{Part, PartReceiver};
 use super::store::Owner;
 
 /// One stream or question on one connection. It keeps the connection alive.
 pub(super) struct Feed {
     owner: Arc<Owner>,
     id: u64,
-    parts: UnboundedReceiver<Part>,
+    parts: PartReceiver,
     /// Handled, and not yet given back as credit.
     handled: Credit,
 }
@@ -27,13 +31,29 @@ impl Feed {
     }
 
     pub(super) async fn next(&mut self) -> Part {
-        self.parts.recv().await.unwrap_or(Part::Failed(ReadError::Closed))
+        self.parts.next().await
+    }
+
+    /// As [`Self::next`], but fails where nothing comes for so long.
+    pub(super) async fn next_within(&mut self, patience: Duration) -> Part {
+        if let Some(part) = self.parts.try_next() {
+            return part;
+        }
+        let next = pin!(self.parts.next());
+        match select(next, Delay::new(patience)).await {
+            Either::Left((part, _)) => part,
+            Either::Right(_) => {
+                let address = &self.owner.shared.address;
+                let problem = format!("{address} has sent nothing for {patience:?}");
+                Part::Failed(ReadError::Unavailable(problem))
+            }
+        }
     }
 
     /// Checks what came, and gives it back as credit once it is half a window.
-    pub(super) fn take(&mut self, body: Bytes) -> Result<Vec<Record>, ReadError> {
+    pub(super) fn take(&mut self, body: Bytes, connection: u64) -> Result<Vec<Record>, ReadError> {
         let records = Records::decode(body).map_err(|error| {
-            self.owner.shared.broken.notify_one();
+            self.owner.shared.break_off(connection);
             ReadError::Refused(format!("its records are none: {error}"))
         })?;
         self.give_back(&records.0);

@@ -8,8 +8,9 @@ use quipu_types::{
     Checkpoint, Position, ReadError, Record, StartAfter, SubscribeRequest, SubscriptionItem,
 };
 
-use super::calls::{Part, Patience};
+use super::calls::Patience;
 use super::feed::{Feed, window};
+use super::parts::Part;
 use super::store::Owner;
 
 /// A subscription.
@@ -51,8 +52,8 @@ impl Following {
     async fn next_items(&mut self) -> Result<Vec<SubscriptionItem>, ReadError> {
         loop {
             match self.feed.next().await {
-                Part::Records(body) => {
-                    let records = self.feed.take(body)?;
+                Part::Records(body, connection) => {
+                    let records = self.feed.take(body, connection)?;
                     self.safe = records.last().map(Record::position).or(self.safe);
                     return Ok(records.into_iter().map(SubscriptionItem::Event).collect());
                 }

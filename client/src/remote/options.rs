@@ -17,6 +17,9 @@ pub struct RemoteOptions {
     /// How long an append, a read's beginning or a question may take, lost connections included.
     /// Looked at eight times in this time, and at least once a second. Default 30 s.
     pub timeout: Duration,
+    /// How long a read that was sent may wait for its next records: as long as the server may have
+    /// to look for one that the filter takes. Default 2 min.
+    pub read_timeout: Duration,
     /// The longest pause between two tries to connect again: the first is 100 ms, each is twice
     /// the one before, and a random half of it is cut. Default 1 s.
     pub reconnect_pause_max: Duration,
@@ -40,6 +43,7 @@ impl Default for RemoteOptions {
             log_id: None,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
+            read_timeout: Duration::from_mins(2),
             reconnect_pause_max: Duration::from_secs(1),
             tries: 3,
             in_flight_appends: 1_024,

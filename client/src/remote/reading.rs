@@ -6,8 +6,9 @@ use futures::stream::{self, BoxStream, StreamExt};
 use quipu_protocol::{End, Read};
 use quipu_types::{Direction, ReadError, ReadRequest, Record};
 
-use super::calls::{Part, Patience};
+use super::calls::Patience;
 use super::feed::{Feed, window};
+use super::parts::Part;
 use super::store::Owner;
 
 /// A page as [`RecordStream`](crate::RecordStream) promises it.
@@ -47,9 +48,9 @@ impl Reading {
     /// None at the end.
     async fn next_page(&mut self) -> Result<Option<Vec<Record>>, ReadError> {
         while self.page.is_empty() {
-            match self.feed.next().await {
-                Part::Records(body) => {
-                    self.page = self.feed.take(body)?;
+            match self.feed.next_within(self.owner.shared.options.read_timeout).await {
+                Part::Records(body, connection) => {
+                    self.page = self.feed.take(body, connection)?;
                     advance(&mut self.rest, &self.page);
                 }
                 Part::End(End::Complete) => return Ok(None),

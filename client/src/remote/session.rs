@@ -10,8 +10,8 @@ use quipu_protocol::{End, Frame, Framer, Kind, Progress, Response, Welcome};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::sleep;
 
-use super::calls::Part;
 use super::handshake::Connection;
+use super::parts::Part;
 use super::shared::Shared;
 
 /// What is read at once, at least.
@@ -26,14 +26,14 @@ pub(super) async fn run(shared: &Shared, connection: Connection) -> String {
     let Connection { mut stream, framer, buffer, welcome } = connection;
     let (reader, writer) = stream.split();
     let life = Life::default();
-    shared.connected(&welcome);
+    let number = shared.connected(&welcome);
     // One task: reading goes on whatever writing waits for.
     tokio::select! {
         biased;
-        problem = read(shared, &life, reader, framer, buffer) => problem,
+        problem = read(shared, &life, reader, Received { framer, buffer, number }) => problem,
         problem = write(shared, &life, writer) => problem,
         problem = watch(shared, &life, &welcome) => problem,
-        () = shared.broken.notified() => "the server broke the protocol".to_owned(),
+        () = shared.broken() => "the server broke the protocol".to_owned(),
     }
 }
 
@@ -44,16 +44,23 @@ struct Life {
     sent: AtomicBool,
 }
 
+/// What came behind Welcome, on the connection of this number.
+struct Received {
+    framer: Framer,
+    buffer: BytesMut,
+    number: u64,
+}
+
 async fn read(
     shared: &Shared,
     life: &Life,
     mut reader: impl AsyncRead + Unpin,
-    mut framer: Framer,
-    mut buffer: BytesMut,
+    received: Received,
 ) -> String {
+    let Received { mut framer, mut buffer, number } = received;
     loop {
         let needed = match framer.advance(&mut buffer) {
-            Ok(Progress::Frame(frame)) => match take(shared, frame) {
+            Ok(Progress::Frame(frame)) => match take(shared, frame, number) {
                 Ok(()) => continue,
                 Err(problem) => return problem,
             },
@@ -72,10 +79,10 @@ async fn read(
 }
 
 /// Takes a message, or says why the connection cannot go on.
-fn take(shared: &Shared, frame: Frame) -> Result<(), String> {
+fn take(shared: &Shared, frame: Frame, number: u64) -> Result<(), String> {
     let id = frame.request_id;
     let taken = if frame.kind == Kind::Records as u8 && frame.flags == 0 {
-        shared.deliver(id, Part::Records(frame.body))
+        shared.deliver(id, Part::Records(frame.body, number))
     } else {
         match Response::decode(&frame).map_err(|error| error.to_string())? {
             Response::Appended(outcome) => shared.appended(id, outcome),

@@ -8,16 +8,17 @@ use bytes::{Bytes, BytesMut};
 use futures::channel::oneshot;
 use parking_lot::Mutex;
 use quipu_protocol::{Cancel, Credit, Fault, Message, Ping, Pong, Welcome};
-use quipu_types::{AppendError, AppendOutcome, Limits, ReadError, Uuid};
+use quipu_types::{AppendError, AppendOutcome, ReadError, Uuid};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use super::address::Address;
 use super::appends::{Answer, Appends, Pending, Window};
-use super::calls::{Calls, Forgotten, Part, Patience};
+use super::calls::{Calls, Forgotten, Patience};
 use super::error::{Ending, append_error, read_error};
 use super::options::RemoteOptions;
+use super::parts::{Part, PartReceiver, PartSender, parts};
+use super::terms::Terms;
 
 /// A time-out for ever.
 const FAR_AWAY: Duration = Duration::from_hours(24 * 365);
@@ -42,12 +43,15 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// There may be something to send.
     pub(super) outgoing: Notify,
-    /// A consumer found that the server breaks the protocol.
-    pub(super) broken: Notify,
+    /// A consumer found that the server breaks the protocol; see [`Self::broken`].
+    broken: Notify,
 }
 
 struct State {
     link: Link,
+    /// The number of the connection, and whether the server broke the protocol on it.
+    connection: u64,
+    is_broken: bool,
     terms: Terms,
     appends: Appends,
     calls: Calls,
@@ -56,26 +60,6 @@ struct State {
     ping_due: bool,
     pong_due: Option<u64>,
     last_id: u64,
-}
-
-/// What a server takes.
-#[derive(Clone, Copy)]
-pub(super) struct Terms {
-    pub(super) limits: Limits,
-    pub(super) message_bytes_max: usize,
-}
-
-impl Terms {
-    fn of(welcome: &Welcome) -> Self {
-        Self {
-            limits: Limits {
-                event_bytes_max: welcome.event_bytes_max as usize,
-                append_events_max: welcome.append_events_max as usize,
-                append_bytes_max: welcome.append_bytes_max as usize,
-            },
-            message_bytes_max: welcome.message_bytes_max as usize,
-        }
-    }
 }
 
 enum Link {
@@ -91,6 +75,8 @@ impl Shared {
     pub(super) fn new(address: Address, options: RemoteOptions, welcome: &Welcome) -> Self {
         let state = State {
             link: Link::Up,
+            connection: 0,
+            is_broken: false,
             terms: Terms::of(welcome),
             appends: Appends::default(),
             calls: Calls::default(),
@@ -130,6 +116,11 @@ impl Shared {
             drop(answer.send(Err(error)));
             return Admitted { shared: self, id: 0, message: message.freeze(), outcome };
         }
+        if let Err(too_large) = state.terms.check_append(message.len(), uncertain) {
+            drop(state);
+            drop(answer.send(Err(too_large)));
+            return Admitted { shared: self, id: 0, message: message.freeze(), outcome };
+        }
         let id = state.next_id();
         message[REQUEST_ID].copy_from_slice(&id.to_le_bytes());
         let message = message.freeze();
@@ -142,23 +133,25 @@ impl Shared {
     }
 
     /// Opens a stream or asks a question; its parts come through the receiver.
-    pub(super) fn call(
-        &self,
-        message: &impl Message,
-        patience: Patience,
-    ) -> (u64, UnboundedReceiver<Part>) {
-        let (sender, parts) = unbounded_channel();
+    pub(super) fn call(&self, message: &impl Message, patience: Patience) -> (u64, PartReceiver) {
+        let (sender, parts) = parts();
+        let mut message = encoded(0, message);
         let mut state = self.state.lock();
         if let Link::Ended(ending) = &state.link {
             let error = ending.read_error();
             drop(state);
-            // The receiver is right here.
-            let _ = sender.send(Part::Failed(error));
+            sender.send(Part::Failed(error));
+            return (0, parts);
+        }
+        if let Err(too_large) = state.terms.check_request(message.len()) {
+            drop(state);
+            sender.send(Part::Failed(too_large));
             return (0, parts);
         }
         let id = state.next_id();
         state.calls.open(id, sender, patience);
-        state.push(id, message);
+        message[REQUEST_ID].copy_from_slice(&id.to_le_bytes());
+        state.others.push_back((id, message.freeze()));
         drop(state);
         self.outgoing.notify_one();
         (id, parts)
@@ -177,12 +170,16 @@ impl Shared {
     /// Whoever opened the stream has gone.
     pub(super) fn cancel(&self, id: u64) {
         let mut state = self.state.lock();
-        match state.calls.forget(id) {
+        let forgotten = state.calls.forget(id);
+        match &forgotten {
             Forgotten::Sent => state.push(id, &Cancel),
-            Forgotten::Unsent => state.others.retain(|(other, _)| *other != id),
+            Forgotten::Unsent(_) => state.others.retain(|(other, _)| *other != id),
             Forgotten::Closed => return,
         }
         drop(state);
+        if let Forgotten::Unsent(listener) = forgotten {
+            drop(listener);
+        }
         self.outgoing.notify_one();
     }
 
@@ -239,16 +236,14 @@ impl Shared {
     /// A stream goes on.
     pub(super) fn deliver(&self, id: u64, part: Part) -> Result<(), NotOpen> {
         let listener = self.state.lock().calls.listener(id).ok_or(NotOpen(id))?;
-        // A consumer that has gone does not want it.
-        drop(listener.send(part));
+        listener.send(part);
         Ok(())
     }
 
     /// A stream or a question is over.
     pub(super) fn close(&self, id: u64, part: Part) -> Result<(), NotOpen> {
         let listener = self.state.lock().calls.close(id).ok_or(NotOpen(id))?;
-        // A consumer that has gone does not want it.
-        drop(listener.send(part));
+        listener.send(part);
         Ok(())
     }
 
@@ -281,11 +276,45 @@ impl Shared {
         }
     }
 
-    /// A connection is there.
-    pub(super) fn connected(&self, welcome: &Welcome) {
+    /// A connection is there; gives its number. What waits and is too large for this server fails:
+    /// sent all the same, it would end this connection, and every one after it.
+    pub(super) fn connected(&self, welcome: &Welcome) -> u64 {
         let mut state = self.state.lock();
         state.terms = Terms::of(welcome);
         state.link = Link::Up;
+        state.connection += 1;
+        state.is_broken = false;
+        let (terms, connection) = (state.terms, state.connection);
+        let appends = state.appends.take_larger(terms.message_bytes_max);
+        let calls = state.take_larger();
+        drop(state);
+        for Pending { answer, message, uncertain, .. } in appends {
+            let too_large = terms.check_append(message.len(), uncertain);
+            if let (Some(answer), Err(too_large)) = (answer, too_large) {
+                tell(answer, Err(too_large));
+            }
+        }
+        for (call, bytes) in calls {
+            if let Err(too_large) = terms.check_request(bytes) {
+                call.send(Part::Failed(too_large));
+            }
+        }
+        connection
+    }
+
+    /// A consumer found that the server broke the protocol on this connection.
+    pub(super) fn break_off(&self, connection: u64) {
+        let mut state = self.state.lock();
+        state.is_broken |= state.connection == connection;
+        drop(state);
+        self.broken.notify_one();
+    }
+
+    /// Resolves when the server has broken the protocol on the connection that is there now.
+    pub(super) async fn broken(&self) {
+        while !self.state.lock().is_broken {
+            self.broken.notified().await;
+        }
     }
 
     /// The connection is lost: streams ask again from where they are, appends are sent again.
@@ -298,7 +327,7 @@ impl Shared {
         state.keep_opening();
         drop(state);
         for call in calls {
-            drop(call.send(Part::Lost));
+            call.send(Part::Lost);
         }
     }
 
@@ -326,7 +355,7 @@ impl Shared {
             }
         }
         for call in calls {
-            drop(call.send(Part::Failed(ending.read_error())));
+            call.send(Part::Failed(ending.read_error()));
         }
     }
 
@@ -346,7 +375,7 @@ impl Shared {
             tell(answer, Err(error(problem.clone())));
         }
         for (_, listener) in calls {
-            drop(listener.send(Part::Failed(ReadError::Unavailable(problem.clone()))));
+            listener.send(Part::Failed(ReadError::Unavailable(problem.clone())));
         }
     }
 
@@ -364,7 +393,17 @@ impl State {
     }
 
     fn push(&mut self, id: u64, message: &impl Message) {
-        self.others.push_back((id, encoded(id, message)));
+        self.others.push_back((id, encoded(id, message).freeze()));
+    }
+
+    /// Takes the calls that wait and are too large, with their sizes.
+    fn take_larger(&mut self) -> Vec<(PartSender, usize)> {
+        let limit = self.terms.message_bytes_max;
+        let all = std::mem::take(&mut self.others);
+        let larger: VecDeque<_>;
+        (self.others, larger) = all.into_iter().partition(|(_, message)| message.len() <= limit);
+        let call = |(id, message): (u64, Bytes)| Some((self.calls.close(id)?, message.len()));
+        larger.into_iter().filter_map(call).collect()
     }
 
     /// Credit and cancellations are for streams that the server knows.
@@ -374,8 +413,8 @@ impl State {
     }
 
     fn signs_of_life(&mut self) -> impl Iterator<Item = Bytes> {
-        let ping = std::mem::take(&mut self.ping_due).then(|| encoded(0, &Ping));
-        let pong = self.pong_due.take().map(|id| encoded(id, &Pong));
+        let ping = std::mem::take(&mut self.ping_due).then(|| encoded(0, &Ping).freeze());
+        let pong = self.pong_due.take().map(|id| encoded(id, &Pong).freeze());
         ping.into_iter().chain(pong)
     }
 }
@@ -419,10 +458,10 @@ impl Drop for Admitted<'_> {
     }
 }
 
-fn encoded(id: u64, message: &impl Message) -> Bytes {
+fn encoded(id: u64, message: &impl Message) -> BytesMut {
     let mut bytes = BytesMut::new();
     message.encode(id, &mut bytes);
-    bytes.freeze()
+    bytes
 }
 
 fn tell(answer: Answer, result: Result<AppendOutcome, AppendError>) {

@@ -20,12 +20,14 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, debug_span, field};
 
 use super::address::Address;
-use super::calls::{Part, Patience};
+use super::calls::Patience;
 use super::error::ConnectError;
 use super::feed::Feed;
 use super::handshake::connect;
 use super::options::RemoteOptions;
-use super::shared::{Shared, Terms};
+use super::parts::Part;
+use super::shared::Shared;
+use super::terms::Terms;
 use super::{clock, following, link, reading};
 use crate::batches::{RecordStream, Subscription};
 use crate::fresh::v7_id;
@@ -71,7 +73,8 @@ const EVENT_BYTES: usize = 86;
 /// log than before ends the connection for good: everybody is told both ids.
 ///
 /// **Time-outs.** An append that is not answered within [`RemoteOptions::timeout`] fails with
-/// `OutcomeUnknown` if it was sent, else with `NotWritten`, and is not sent any more.
+/// `OutcomeUnknown` if it was sent, else with `NotWritten`, and is not sent any more. A read that
+/// waits for its next records for [`RemoteOptions::read_timeout`] fails with `Unavailable`.
 ///
 /// **Order.** Appends are admitted in the order in which they are first polled, also across lost
 /// connections. One that the server refuses for now (no space) is tried again by itself, up to
