@@ -70,7 +70,8 @@ pub enum DecodeProblem {
     Unfit {
         /// The record's schema version.
         schema_version: u16,
-        /// What the parser said.
+        /// The field, and what is wrong with it: no value is repeated, but by what the host's own
+        /// types say.
         problem: String,
     },
     /// JSON of an older schema version could not be brought forward.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::codec_error::{DecodeError, DecodeProblem, EncodeError};
+use crate::unfit;
 
 /// Brings an event's JSON from one schema version to the next; an error says why it cannot.
 pub type Upcaster = fn(&mut Map<String, Value>) -> Result<(), String>;
@@ -86,17 +87,15 @@ pub fn decode_event<E: EventType>(record: &Record) -> Result<E, DecodeError> {
         return Err(fault(DecodeProblem::NotJson { given: record.content_type().to_owned() }));
     }
     let (given, known) = (record.schema_version(), E::schema_version());
-    let unfit = |error: serde_json::Error| {
-        fault(DecodeProblem::Unfit { schema_version: given, problem: error.to_string() })
-    };
+    let unfit = |problem| fault(DecodeProblem::Unfit { schema_version: given, problem });
     match given {
         0 => Err(fault(DecodeProblem::NoSchema)),
         given if given > known => Err(fault(DecodeProblem::NewerSchema { given, known })),
-        given if given == known => serde_json::from_slice(record.payload()).map_err(unfit),
+        given if given == known => unfit::from_slice(record.payload()).map_err(unfit),
         _ => {
-            let mut fields = serde_json::from_slice(record.payload()).map_err(unfit)?;
+            let mut fields = unfit::from_slice(record.payload()).map_err(unfit)?;
             upcast::<E>(&mut fields, given).map_err(fault)?;
-            serde_json::from_value(Value::Object(fields)).map_err(unfit)
+            unfit::from_fields(fields).map_err(unfit)
         }
     }
 }

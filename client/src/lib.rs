@@ -61,6 +61,7 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod traceparent;
+mod unfit;
 mod untyped;
 
 pub use aggregates::{Aggregate, Inapplicable};

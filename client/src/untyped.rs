@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::codec_error::{DecodeError, DecodeProblem, EncodeError};
 use crate::event_type::{AggregateEvent, EncodedEvent};
+use crate::unfit;
 
 /// An event of a type that the program need not know.
 ///
@@ -41,10 +42,8 @@ impl AggregateEvent for UntypedEvent {
             let given = record.content_type().to_owned();
             return Err(DecodeProblem::NotJson { given }.of(record));
         }
-        let unfit = |error: serde_json::Error| {
-            DecodeProblem::Unfit { schema_version, problem: error.to_string() }.of(record)
-        };
-        let data = serde_json::from_slice(record.payload()).map_err(unfit)?;
+        let unfit = |problem| DecodeProblem::Unfit { schema_version, problem }.of(record);
+        let data = unfit::from_slice(record.payload()).map_err(unfit)?;
         Ok(Self { event_type: record.event_type().to_owned(), schema_version, data })
     }
 }

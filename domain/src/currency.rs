@@ -72,7 +72,9 @@ impl Serialize for Currency {
 
 impl<'de> Deserialize<'de> for Currency {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        // What stands there instead is not in the error: it may be what belongs in another field.
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| de::Error::custom("no ISO 4217 currency, such as EUR"))
     }
 }
 

@@ -46,10 +46,11 @@ impl StoreArgs {
         self.open_with(RemoteOptions::default(), LogArgs::open)
     }
 
-    /// As [`Self::open`], and waits so long for a server that comes back.
+    /// As [`Self::open`], and waits so long for a server that comes back. What is refused for now is
+    /// not tried again behind what came later: whoever imports wants the order of the file.
     pub(crate) fn open_patiently(&self, patience: Duration) -> Result<Store, Failure> {
         let mut options = RemoteOptions::default();
-        options.timeout = patience;
+        (options.timeout, options.tries) = (patience, 1);
         self.open_with(options, LogArgs::open)
     }
 
