@@ -4,7 +4,7 @@
 //! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`. One
 //! connection: `connection`, its two tasks `reader` and `writer`, what they share (`session`,
 //! `answers`, `outbox`), and its streams (`stream`, `reading`, `following`). For operators:
-//! [`status`], `metrics`, `http`.
+//! [`status`], `metrics`, `http`, `http_port`.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -12,6 +12,7 @@ mod budget;
 mod connection;
 mod following;
 mod http;
+mod http_port;
 mod inlet;
 mod listener;
 mod meter;
@@ -27,6 +28,8 @@ pub mod service;
 mod session;
 pub mod status;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod writer;
 
 pub use listener::{ListenError, Ports};

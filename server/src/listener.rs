@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio_util::task::TaskTracker;
 
+use crate::meter::Meter;
 use crate::service::Service;
 
 /// After the system has refused a connection (no file descriptors left, say) it is asked again.
@@ -79,19 +80,28 @@ async fn bind(address: &str, allow_remote: bool) -> Result<(TcpListener, SocketA
     Ok((listener, bound))
 }
 
-/// Accepts connections until the server stops; no refusal of the system ends it.
+/// Accepts connections until the server stops.
 pub(crate) async fn accept(listener: TcpListener, service: Arc<Service>, tasks: TaskTracker) {
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (socket, peer) = tokio::select! {
+            accepted = next_connection(&listener, &service.meter) => accepted,
             () = service.stop.cancelled() => return,
         };
-        match accepted {
-            Ok((socket, peer)) => {
-                tasks.spawn(serve(socket, peer, Arc::clone(&service)));
-            }
+        tasks.spawn(serve(socket, peer, Arc::clone(&service)));
+    }
+}
+
+/// The next connection, through whatever the system refuses until then.
+pub(crate) async fn next_connection(
+    listener: &TcpListener,
+    meter: &Meter,
+) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
+                Meter::add(&meter.accept_failures, 1);
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
             }

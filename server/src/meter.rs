@@ -15,6 +15,8 @@ pub(crate) struct Meter {
     /// Those being told that they are too many.
     pub(crate) refusals: AtomicUsize,
     pub(crate) refused_total: AtomicU64,
+    /// How often the system refused to accept a connection.
+    pub(crate) accept_failures: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     pub(crate) streams: AtomicUsize,

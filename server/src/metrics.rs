@@ -85,6 +85,8 @@ impl Snapshot {
         page.gauge("connections", "Connections open", load.connections)?;
         page.counter("connections_opened", "Connections served", total)?;
         page.counter("connections_refused", "Connections over the limit", refused)?;
+        let failures = meter.accept_failures.load(Ordering::Relaxed);
+        page.counter("accept_failures", "Connections not accepted by the system", failures)?;
         page.gauge("streams", "Reads and subscriptions open", load.streams)?;
         page.gauge("subscribers", "Subscriptions open", load.subscribers)?;
         page.gauge("subscriber_lag_max_events", "Of the last one", meter.lag_max(end))?;

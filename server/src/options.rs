@@ -44,6 +44,10 @@ pub struct ServerOptions {
     /// How long the end of a connection waits for the client to read the last words; and how long
     /// a server that stops still reads requests, to refuse them. Default 1 s.
     pub linger: Duration,
+    /// Connections at once to the port of health and metrics; one more is closed. Default 64.
+    pub http_connections_max: usize,
+    /// How long each of them may last. Default 10 s.
+    pub http_within: Duration,
     /// How long stopping may take; what is not answered by then is cut off. Default 30 s.
     pub stop_within: Duration,
 }
@@ -67,6 +71,8 @@ impl Default for ServerOptions {
             dead_after: Duration::from_secs(15),
             write_stall: Duration::from_mins(1),
             linger: Duration::from_secs(1),
+            http_connections_max: 64,
+            http_within: Duration::from_secs(10),
             stop_within: Duration::from_secs(30),
         }
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http;
+use crate::http_port::HttpPort;
 use crate::listener::{self, Ports};
 use crate::options::ServerOptions;
 use crate::service::{Load, Service};
@@ -58,7 +59,8 @@ impl Server {
         connections.spawn(listener::accept(tcp, Arc::clone(&service), tasks));
         let http = http.map(|listener| {
             let (service, stop) = (Arc::clone(&service), http_stop.clone());
-            tokio::spawn(http::serve(listener, service, stop))
+            let port = HttpPort::new(listener, Arc::clone(&service));
+            tokio::spawn(http::serve(port, service, stop))
         });
         Self { service, connections, address, http_address, http, http_stop }
     }

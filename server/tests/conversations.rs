@@ -305,6 +305,27 @@ async fn health_and_metrics_say_how_it_is() {
     assert!(get(&served, "/health/live").await.starts_with("HTTP/1.1 200"));
 }
 
+#[tokio::test]
+async fn who_asks_for_health_is_not_kept_out_by_those_who_say_nothing() {
+    let http_within = Duration::from_millis(400);
+    let options = ServerOptions { http_connections_max: 2, http_within, ..Default::default() };
+    let served = serve(options).await;
+    let address = served.server.http_address().unwrap();
+    let begun = tokio::time::Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    for mut socket in silent.into_iter().rev() {
+        let mut nothing = String::new();
+        let closed = tokio::io::AsyncReadExt::read_to_string(&mut socket, &mut nothing);
+        let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
+        assert!(closed.is_ok() && nothing.is_empty(), "{nothing}");
+    }
+    assert!(begun.elapsed() >= http_within, "the first two had their time");
+    assert!(get(&served, "/health/live").await.starts_with("HTTP/1.1 200"));
+}
+
 /// A client that was written from the protocol's page alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_in_python_appends_reads_and_subscribes() {
