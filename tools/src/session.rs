@@ -1,7 +1,8 @@
 //! A worker's way to the store: the log that all share, or a connection of its own, which the
-//! worker's thread drives itself, so that no other thread is woken on the way.
+//! thread of the worker drives itself, so that no other thread is woken on the way.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -25,7 +26,7 @@ pub(crate) enum Target<'a> {
 /// One worker's way to the store.
 pub(crate) struct Session {
     store: Box<dyn EventStore>,
-    runtime: Option<Runtime>,
+    runtime: Option<Arc<Runtime>>,
 }
 
 /// What a store says of itself, where it does.
@@ -42,15 +43,24 @@ impl Target<'_> {
     pub(crate) fn session(self) -> Result<Session, Failure> {
         match self {
             Self::Log(log) => Ok(Session { store: Box::new(log.clone()), runtime: None }),
-            Self::Server(address) => {
-                let runtime = Builder::new_current_thread().enable_all().build();
-                let runtime = runtime.map_err(|error| {
-                    Failure::Unreachable(format!("cannot wait for a connection: {error}"))
-                })?;
-                let remote = connect_on(&runtime, address, RemoteOptions::default())?;
-                Ok(Session { store: Box::new(remote), runtime: Some(runtime) })
-            }
+            Self::Server(address) => Session::connect(address, &runtime()?),
         }
+    }
+
+    /// Ways there for so many workers, by the thread that they are to share: each its own to a
+    /// log, `threads` for all to a server.
+    pub(crate) fn sessions(self, workers: u64, threads: u64) -> Result<Vec<Vec<Session>>, Failure> {
+        let Self::Server(address) = self else {
+            return (0..workers).map(|_| Ok(vec![self.session()?])).collect();
+        };
+        let threads = threads.min(workers);
+        let share = |thread: u64| (workers + thread) / threads;
+        (0..threads)
+            .map(|thread| {
+                let runtime = runtime()?;
+                (0..share(thread)).map(|_| Session::connect(address, &runtime)).collect()
+            })
+            .collect()
     }
 
     /// What the store says of itself now.
@@ -72,7 +82,18 @@ impl Target<'_> {
     }
 }
 
+fn runtime() -> Result<Arc<Runtime>, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let failed = |error| Failure::Unreachable(format!("cannot wait for a connection: {error}"));
+    runtime.map(Arc::new).map_err(failed)
+}
+
 impl Session {
+    fn connect(address: &str, runtime: &Arc<Runtime>) -> Result<Self, Failure> {
+        let remote = connect_on(runtime, address, RemoteOptions::default())?;
+        Ok(Self { store: Box::new(remote), runtime: Some(Arc::clone(runtime)) })
+    }
+
     /// The store.
     pub(crate) fn store(&self) -> &dyn EventStore {
         &*self.store
@@ -86,19 +107,22 @@ impl Session {
         }
     }
 
-    /// As [`wait::until`].
-    pub(crate) fn until<F: Future>(
+    /// Waits for a future until [`now`] reaches `deadline`; `None` is too late. Without a runtime it
+    /// is the thread that waits, as there it serves nobody else.
+    pub(crate) async fn until<F: Future>(
         &self,
         future: Pin<&mut F>,
         deadline: Duration,
     ) -> Option<F::Output> {
-        let Some(runtime) = &self.runtime else { return wait::until(future, deadline) };
+        if self.runtime.is_none() {
+            return wait::until(future, deadline);
+        }
         let left = deadline.saturating_sub(now());
-        runtime.block_on(async { tokio::time::timeout(left, future).await.ok() })
+        tokio::time::timeout(left, future).await.ok()
     }
 
     /// Waits until [`now`] reaches `deadline`; what is under way goes on.
-    pub(crate) fn pause_until(&self, deadline: Duration) {
-        self.until(std::pin::pin!(std::future::pending::<()>()), deadline);
+    pub(crate) async fn pause_until(&self, deadline: Duration) {
+        self.until(std::pin::pin!(std::future::pending::<()>()), deadline).await;
     }
 }

@@ -157,6 +157,7 @@ impl Tour<'_> {
     fn measure_disk(&mut self) -> Result<(), Failure> {
         self.title("How fast", "1 KB events, each acknowledged only once it is durable.")?;
         let one = Plan {
+            threads: 1,
             writers: 1,
             in_flight: 1,
             batch: 1,

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, try_join_all};
 use futures::stream::{FuturesOrdered, StreamExt};
 use hdrhistogram::Histogram;
 use quipu_client::{AppendError, AppendOutcome};
@@ -25,7 +25,8 @@ const EXAMPLES: &str = "Examples:
   quipu bench append --log ./bench-log --rate 50000 --json
   quipu bench append --server 127.0.0.1:7440 --writers 8 --in-flight 4 --batch 100
 
-With --server each writer has a connection, and processor time and memory are the client's.
+With --server each writer has a connection, all are driven by --threads threads, and processor time
+and memory are the client's.
 
 MB/s counts payload bytes, in millions. A latency is one append's, from its submission (with --rate:
 from when it should have been submitted) to its acknowledgement.";
@@ -43,9 +44,12 @@ pub(crate) struct Args {
 /// What to append.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Plan {
-    /// Threads that append.
+    /// Who appends: threads, or with a server connections.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = from_1_to(1_024))]
     pub(crate) writers: u64,
+    /// Threads that drive the connections to a server.
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = from_1_to(256))]
+    pub(crate) threads: u64,
     /// Appends that each writer keeps outstanding.
     #[arg(long, value_name = "K", default_value_t = 8, value_parser = from_1_to(65_536))]
     pub(crate) in_flight: u64,
@@ -85,23 +89,25 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
 pub(crate) fn measure(plan: &Plan, target: Target<'_>) -> Result<Measures, Failure> {
     let text = RandomText::new(&mut Random::from_entropy());
     let groups_before = target.figures()?.groups;
-    let sessions: Result<Vec<Session>, Failure> =
-        (0..plan.writers).map(|_| target.session()).collect();
-    let sessions = sessions?;
+    let sessions = target.sessions(plan.writers, plan.threads)?;
     let meter = Meter::start();
-    let tallies: Result<Vec<Tally>, AppendError> = std::thread::scope(|scope| {
-        let writers: Vec<_> = (0_u64..)
-            .zip(&sessions)
-            .map(|(number, session)| {
-                let mut writer = Writer::new(plan, number, session, &text);
-                scope.spawn(move || writer.run().map(|()| writer.tally))
+    let tallies: Result<Vec<Vec<Tally>>, AppendError> = std::thread::scope(|scope| {
+        let mut numbers = 0..;
+        let threads: Vec<_> = (sessions.iter())
+            .map(|sessions| {
+                let writers: Vec<Writer<'_>> = (sessions.iter().zip(&mut numbers))
+                    .map(|(session, number)| Writer::new(plan, number, session, &text))
+                    .collect();
+                scope.spawn(move || {
+                    sessions[0].block_on(try_join_all(writers.into_iter().map(Writer::run)))
+                })
             })
             .collect();
-        writers.into_iter().map(|writer| writer.join().expect("a writer does not panic")).collect()
+        threads.into_iter().map(|thread| thread.join().expect("a writer does not panic")).collect()
     });
     let mut measures = meter.measures();
     let mut latencies = histogram();
-    for tally in tallies? {
+    for tally in tallies?.into_iter().flatten() {
         measures.events += tally.events;
         latencies += tally.latencies;
     }
@@ -154,21 +160,21 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn run(&mut self) -> Result<(), AppendError> {
+    async fn run(mut self) -> Result<Tally, AppendError> {
         while now() < self.stop_at {
             let due = self.schedule.as_ref().map(|schedule| schedule.next.min(self.stop_at));
             if self.in_flight.len() >= self.in_flight_max {
-                self.wait()?;
+                self.wait().await?;
             } else if let Some(due) = due.filter(|due| *due > now()) {
-                self.wait_until(due)?;
+                self.wait_until(due).await?;
             } else {
                 self.submit();
             }
         }
         while !self.in_flight.is_empty() {
-            self.wait()?;
+            self.wait().await?;
         }
-        Ok(())
+        Ok(self.tally)
     }
 
     fn submit(&mut self) {
@@ -179,18 +185,18 @@ impl<'a> Writer<'a> {
         self.in_flight.push_back(wait::begun(answer.boxed()));
     }
 
-    fn wait(&mut self) -> Result<(), AppendError> {
-        match self.session.block_on(self.in_flight.next()) {
+    async fn wait(&mut self) -> Result<(), AppendError> {
+        match self.in_flight.next().await {
             Some(answer) => self.take(answer),
             None => Ok(()),
         }
     }
 
-    fn wait_until(&mut self, deadline: Duration) -> Result<(), AppendError> {
-        match self.session.until(pin!(self.in_flight.next()), deadline) {
+    async fn wait_until(&mut self, deadline: Duration) -> Result<(), AppendError> {
+        match self.session.until(pin!(self.in_flight.next()), deadline).await {
             Some(Some(answer)) => self.take(answer),
             Some(None) => {
-                self.session.pause_until(deadline);
+                self.session.pause_until(deadline).await;
                 Ok(())
             }
             None => Ok(()),
