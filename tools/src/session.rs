@@ -107,7 +107,7 @@ impl Session {
         }
     }
 
-    /// Waits for a future until [`now`] reaches `deadline`; `None` is too late. Without a runtime it
+    /// Waits for a future until [`now`] reaches `deadline`; `None` is late. Without a runtime it
     /// is the thread that waits, as there it serves nobody else.
     pub(crate) async fn until<F: Future>(
         &self,

@@ -46,7 +46,7 @@ impl StoreArgs {
         self.open_with(RemoteOptions::default(), LogArgs::open)
     }
 
-    /// As [`Self::open`], and waits so long for a server that comes back. What is refused for now is
+    /// As [`Self::open`], and waits as long for a server that comes back. What is refused now is
     /// not tried again behind what came later: whoever imports wants the order of the file.
     pub(crate) fn open_patiently(&self, patience: Duration) -> Result<Store, Failure> {
         let mut options = RemoteOptions::default();

@@ -11,7 +11,7 @@ use super::parts::PartSender;
 pub(super) enum Patience {
     /// Until it is answered.
     Answered(Instant),
-    /// Until it is sent; from then on heartbeats tell whether the server lives, and its consumer how
+    /// Until it is sent; from then on heartbeats tell if the server lives, and its consumer how
     /// long it waits for more.
     Sent(Instant),
     Endless,

@@ -1,4 +1,4 @@
-//! What the server at the other end takes: it is asked before anything is queued, for a message that
+//! What the server at the other end takes: asked before anything is queued, for a message that
 //! is too large would end the connection, and every one after it.
 
 use quipu_protocol::{Fault, Welcome};
