@@ -135,7 +135,9 @@ impl Indexer {
         let continues =
             |it: &UnderWay| it.segment == number && it.next_position == header.first_position;
         let Some(mut under_way) = self.under_way.take().filter(continues) else { return };
-        appends.iter().for_each(|placed| placed.tell(&mut under_way.facts));
+        for placed in appends {
+            placed.tell(&mut under_way.facts);
+        }
         under_way.next_position = header.next_position();
         self.under_way = Some(under_way);
     }

@@ -141,8 +141,8 @@ fn write_invalid(invalid: &Invalid, out: &mut BytesMut) {
 }
 
 /// The error with this code and detail; `None` if only a newer program knows it.
-pub(super) fn read(code: u16, detail: Bytes) -> Option<Fault> {
-    let fields = &mut Fields::new(&detail);
+pub(super) fn read(code: u16, detail: &Bytes) -> Option<Fault> {
+    let fields = &mut Fields::new(detail);
     let fault = match code {
         320..=399 => read_invalid(code, fields).map(|it| Fault::Append(it.into())),
         300..320 => read_append(code, fields).map(Fault::Append),

@@ -218,7 +218,7 @@ impl Message for Fault {
         fields.u8()?;
         let text = cut(fields.text()?);
         let detail = Bytes::copy_from_slice(fields.bytes()?);
-        Ok(detail::read(code, detail.clone()).unwrap_or_else(|| Self::Other {
+        Ok(detail::read(code, &detail).unwrap_or_else(|| Self::Other {
             code,
             retryable: flags & RETRYABLE != 0,
             outcome_unknown: flags & OUTCOME_UNKNOWN != 0,
