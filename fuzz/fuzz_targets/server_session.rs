@@ -90,7 +90,7 @@ fn limits() -> ServerOptions {
         output_bytes: 16 << 10,
         page_bytes: 4 << 10,
         handshake_within: second,
-        message_within: second,
+        progress_within: second,
         heartbeat: second / 4,
         dead_after: second,
         write_stall: second,
