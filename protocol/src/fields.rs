@@ -309,22 +309,22 @@ pub(crate) fn put_list<T>(out: &mut BytesMut, list: &[T], mut put: impl FnMut(&m
 mod tests {
     use super::*;
 
-    fn fields(bytes: &[u8]) -> Fields<'_> {
-        let body = Box::leak(Box::new(Bytes::copy_from_slice(bytes)));
-        Fields::new(body)
+    fn body(bytes: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(bytes)
     }
 
     #[test]
     fn a_fault_is_named_with_its_offset() {
-        let mut cut_off = fields(&[1, 5, 0, 0, 0, b'a']);
+        let bytes = body(&[1, 5, 0, 0, 0, b'a']);
+        let mut cut_off = Fields::new(&bytes);
         cut_off.u8().unwrap();
         let error = cut_off.text().unwrap_err();
         let reason = Malformation::CutOff { needed: 5 };
         assert_eq!(error, DecodeError::Malformed { offset: 5, reason });
-        let error = fields(&[1, 0, 0, 0, 0xff]).text().unwrap_err();
+        let error = Fields::new(&body(&[1, 0, 0, 0, 0xff])).text().unwrap_err();
         let reason = Malformation::NotUtf8;
         assert_eq!(error, DecodeError::Malformed { offset: 0, reason });
-        let error = fields(&[2]).bool().unwrap_err();
+        let error = Fields::new(&body(&[2])).bool().unwrap_err();
         let reason = Malformation::Value { given: 2 };
         assert_eq!(error, DecodeError::Malformed { offset: 0, reason });
     }
@@ -334,13 +334,14 @@ mod tests {
         let mut bytes = u32::MAX.to_le_bytes().to_vec();
         bytes.extend_from_slice(&[0; 100]);
         let reason = Malformation::Count { count: u32::MAX as usize };
-        let error = fields(&bytes).count(1).unwrap_err();
+        let error = Fields::new(&body(&bytes)).count(1).unwrap_err();
         assert_eq!(error, DecodeError::Malformed { offset: 0, reason });
     }
 
     #[test]
     fn a_text_over_its_limit_is_refused_by_its_length_alone() {
-        let error = fields(&300u32.to_le_bytes()).text_within("client", 255).unwrap_err();
+        let bytes = body(&300u32.to_le_bytes());
+        let error = Fields::new(&bytes).text_within("client", 255).unwrap_err();
         let what = "client";
         assert_eq!(error, DecodeError::OverLimit { what, limit: 255, given: 300 });
     }

@@ -298,8 +298,9 @@ impl Sequencer {
     /// An empty group with room for what waits. Not for more: groups stay in memory for readers.
     fn builder(&self, first_bytes: usize) -> GroupBuilder {
         let (queued_bytes, _) = self.log.inbox.depth();
-        let frames = queued_bytes.min(self.log.options.group_bytes).max(first_bytes);
-        let buffer = self.pool.take(block_ceil(frames + GROUP_HEADER_BYTES));
+        // A group closes at `group_bytes` with its header: one byte more would double the buffer.
+        let queued = (queued_bytes + GROUP_HEADER_BYTES).min(self.log.options.group_bytes);
+        let buffer = self.pool.take(block_ceil(queued.max(first_bytes + GROUP_HEADER_BYTES)));
         GroupBuilder::new(self.head.place(self.epoch, self.next_position), buffer)
     }
 
