@@ -1,7 +1,8 @@
 //! A log over TCP: what stands between a socket and the engine.
 //!
 //! Modules in reading order. What can be set: [`options`]. Opening ports and ending in order:
-//! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`. One
+//! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`,
+//! `herald`. One
 //! connection: `connection`, its two tasks `reader` and `writer`, what they share (`session`,
 //! `answers`, `outbox`), and its streams (`stream`, `reading`, `following`). For operators:
 //! [`status`], `metrics`, `http`, `http_port`.
@@ -11,6 +12,7 @@ mod answers;
 mod budget;
 mod connection;
 mod following;
+mod herald;
 mod http;
 mod http_port;
 mod inlet;

@@ -79,11 +79,6 @@ impl Subscriber {
     pub(crate) fn is_at(&self, after: Position) {
         self.place.store(after.0, Ordering::Relaxed);
     }
-
-    /// How many there are beside it, and it.
-    pub(crate) fn crowd(&self) -> usize {
-        self.meter.subscribers()
-    }
 }
 
 impl Drop for Subscriber {

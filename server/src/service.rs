@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
 use crate::connection;
+use crate::herald::Herald;
 use crate::meter::Meter;
 use crate::options::ServerOptions;
 
@@ -23,6 +24,7 @@ pub struct Service {
     pub(crate) log: Arc<EventLog>,
     pub(crate) options: ServerOptions,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) herald: Herald,
     pub(crate) appends: Arc<Budget>,
     pub(crate) output: Arc<Budget>,
     pub(crate) stop: CancellationToken,
@@ -46,16 +48,18 @@ pub struct Load {
 }
 
 impl Service {
-    /// Serves a log.
+    /// Serves a log, on the runtime that this is called on.
     #[must_use]
     pub fn new(log: Arc<EventLog>, mut options: ServerOptions) -> Arc<Self> {
         // A page is one message, and no message is longer than the log's limits make it.
         let message_bytes = message_bytes_max(&log.shared().options.limits);
         options.page_bytes = options.page_bytes.min(message_bytes - RECORDS_HEAD_BYTES);
+        let meter = Arc::<Meter>::default();
         Arc::new(Self {
+            herald: Herald::of(Arc::clone(&log), Arc::clone(&meter)),
             appends: Arc::new(Budget::new(options.append_bytes)),
             output: Arc::new(Budget::new(options.output_bytes)),
-            meter: Arc::new(Meter::default()),
+            meter,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             log,

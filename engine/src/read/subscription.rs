@@ -57,6 +57,12 @@ impl Subscription {
         self.after
     }
 
+    /// Whether it has caught up, and not fallen behind since.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// What there is to deliver right now; empty if there is nothing. May read from disk.
     ///
     /// # Errors
