@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::executor::block_on;
+use futures::future::{Either, select};
+use futures_timer::Delay;
 use quipu_client::{Embedded, EventStore, RemoteOptions};
 use tokio::runtime::{Builder, Runtime};
 
@@ -117,8 +119,12 @@ impl Session {
         if self.runtime.is_none() {
             return wait::until(future, deadline);
         }
-        let left = deadline.saturating_sub(now());
-        tokio::time::timeout(left, future).await.ok()
+        // The runtime's own timer counts whole milliseconds.
+        let left = Delay::new(deadline.saturating_sub(now()));
+        match select(future, left).await {
+            Either::Left((output, _)) => Some(output),
+            Either::Right(_) => None,
+        }
     }
 
     /// Waits until [`now`] reaches `deadline`; what is under way goes on.
