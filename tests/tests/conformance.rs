@@ -1,5 +1,6 @@
 //! The embedded log keeps every promise of an event store, with each way to reach the disk; and so
 //! does a log behind a server.
+#![expect(clippy::print_stderr, reason = "a skipped test says so loudly")]
 
 use std::sync::Arc;
 
@@ -35,6 +36,21 @@ mod direct_and_mapped {
         super::embedded(super::Backend::Auto, super::Mapping::Mapped)
     }
     quipu_tests::conformance_suite!(open);
+}
+
+/// As many containers do, a system may refuse `io_uring`: then the direct backend stands in for it.
+fn by_ring() -> Subject {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = |backend| options(backend, Mapping::Mapped);
+    let store = Embedded::open(folder.path(), options(Backend::IoUring)).or_else(|error| {
+        eprintln!("SKIPPED: io_uring: {error}");
+        Embedded::open(folder.path(), options(Backend::Auto))
+    });
+    Subject { store: Arc::new(store.expect("a new log opens")), keep: Box::new(folder) }
+}
+
+mod io_uring {
+    quipu_tests::conformance_suite!(super::by_ring);
 }
 
 mod over_tcp {

@@ -15,9 +15,17 @@ pub(crate) struct LogArgs {
     /// Folder of the log.
     #[arg(long, value_name = "DIR")]
     pub(crate) log: PathBuf,
+    /// How it is opened.
+    #[arg(skip)]
+    pub(crate) options: Options,
 }
 
 impl LogArgs {
+    /// The log in this folder, opened as most are.
+    pub(crate) fn at(log: PathBuf) -> Self {
+        Self { log, options: Options::default() }
+    }
+
     /// Opens the log to append to it; makes it where the folder is new or empty.
     pub(crate) fn open(&self) -> Result<Embedded, Failure> {
         let mut progress = Progress::new(None, Unit::Segments);
@@ -25,14 +33,15 @@ impl LogArgs {
             progress.total(total as u64);
             progress.done(done as u64);
         };
-        let log = Embedded::open_with_progress(&self.log, Options::default(), &mut note_progress);
+        let options = self.options.clone();
+        let log = Embedded::open_with_progress(&self.log, options, &mut note_progress);
         drop(progress);
         self.opened(log)
     }
 
     /// Opens the log to read from it, also beside a program that writes to it.
     pub(crate) fn open_to_read(&self) -> Result<Embedded, Failure> {
-        self.opened(Embedded::open_read_only(&self.log, Options::default()))
+        self.opened(Embedded::open_read_only(&self.log, self.options.clone()))
     }
 
     /// Why this log cannot be opened.

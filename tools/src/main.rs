@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod files;
 mod log_args;
+mod open_args;
 mod output;
 mod progress;
 mod random;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use futures::executor::block_on;
 use quipu_client::{
-    AggregateKey, ConnectError, Direction, Embedded, EventStore, Filter, NewEvent, Position,
-    ReadRequest, Remote, RemoteOptions,
+    AggregateKey, ConnectError, Direction, Embedded, EventStore, Filter, NewEvent, Options,
+    Position, ReadRequest, Remote, RemoteOptions,
 };
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -26,6 +26,9 @@ pub(crate) struct StoreArgs {
     /// Address of a server: quipu://HOST:PORT, or HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     server: Option<String>,
+    /// How a log is opened.
+    #[arg(skip)]
+    pub(crate) options: Options,
 }
 
 /// An open store.
@@ -85,7 +88,7 @@ impl StoreArgs {
             return work(Target::Server(address));
         }
         let log = self.log.clone().ok_or_else(neither)?;
-        let log = open(&LogArgs { log })?;
+        let log = open(&LogArgs { log, options: self.options.clone() })?;
         let done = work(Target::Log(&log));
         log.close();
         done
@@ -97,7 +100,10 @@ impl StoreArgs {
         open: fn(&LogArgs) -> Result<Embedded, Failure>,
     ) -> Result<Store, Failure> {
         match (&self.log, &self.server) {
-            (Some(log), _) => open(&LogArgs { log: log.clone() }).map(Store::Log),
+            (Some(log), _) => {
+                let (log, options) = (log.clone(), self.options.clone());
+                open(&LogArgs { log, options }).map(Store::Log)
+            }
             (None, Some(address)) => Server::connect(address, options).map(Store::Server),
             (None, None) => Err(neither()),
         }

@@ -111,9 +111,8 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
         }
         match write {
             Some(write) => {
-                let (ticket, begun) = (write.done.ticket(), log.env.clock.monotonic());
+                let ticket = write.done.ticket();
                 if let Some(result) = log.env.storage.submit(write) {
-                    log.counters.flush(log.env.clock.monotonic().saturating_sub(begun));
                     log.inbox.written_here(ticket, result);
                 }
             }

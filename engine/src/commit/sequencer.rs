@@ -94,6 +94,7 @@ enum Closing {
 
 struct InFlight {
     ticket: u64,
+    begun: Duration,
     durable: bool,
     written: Written,
     answers: Vec<Answer>,
@@ -189,6 +190,8 @@ impl Sequencer {
             Ok(()) => {
                 if let Some(write) = self.in_flight.iter_mut().find(|it| it.ticket == ticket) {
                     write.durable = true;
+                    let now = self.log.env.clock.monotonic();
+                    self.log.counters.flush(now.saturating_sub(write.begun));
                 }
             }
             Err(_) if seeded(Bug::GoesOnAfterAFailure) => {
@@ -381,7 +384,8 @@ impl Sequencer {
         let done = self.completion();
         let ticket = done.ticket();
         let written = Written::Group { header, bytes: bytes.clone(), appends };
-        self.in_flight.push_back(InFlight { ticket, durable: false, written, answers });
+        let begun = self.idle_since;
+        self.in_flight.push_back(InFlight { ticket, begun, durable: false, written, answers });
         GroupWrite { file, offset: header.offset, bytes, done }
     }
 

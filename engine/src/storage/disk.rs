@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 
 use super::map::map;
 use super::names::{LOCK_NAME, PROBE_STEM};
+use super::ring::Ring;
 use super::{FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile};
 use crate::format::{BLOCK_BYTES, zeroed_blocks};
 
@@ -36,6 +38,8 @@ pub enum Backend {
     Direct,
     /// `O_DSYNC` through the page cache.
     Buffered,
+    /// As [`Backend::Direct`], but groups go by `io_uring`: no thread waits for each of them.
+    IoUring,
 }
 
 /// How sealed segments are read.
@@ -64,13 +68,14 @@ pub struct DiskStorage {
     access: Access,
     direct: bool,
     mapping: Mapping,
+    ring: Option<Ring>,
 }
 
 impl DiskStorage {
     /// Opens a folder, creating it (private to its owner) for [`Access::ReadWrite`].
     ///
     /// # Errors
-    /// What the system says; `InvalidInput` if [`Backend::Direct`] is asked for and refused.
+    /// What the system says; `InvalidInput` if direct I/O is asked for and refused.
     pub fn open(
         folder: impl AsRef<Path>,
         access: Access,
@@ -85,16 +90,23 @@ impl DiskStorage {
         if !directory.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
-        let mut storage = Self { folder, directory, access, direct: false, mapping };
+        let mut storage = Self { folder, directory, access, direct: false, mapping, ring: None };
         storage.direct = match backend {
             Backend::Buffered => false,
             Backend::Auto => storage.takes_direct_io()?,
-            Backend::Direct if storage.takes_direct_io()? => true,
-            Backend::Direct => {
+            Backend::Direct | Backend::IoUring if storage.takes_direct_io()? => true,
+            Backend::Direct | Backend::IoUring => {
                 let text = "this file system refuses O_DIRECT; use the buffered backend";
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
         };
+        if backend == Backend::IoUring && access == Access::ReadWrite {
+            let refused = |error: io::Error| {
+                let text = format!("the system refuses io_uring ({error}); use the direct backend");
+                io::Error::new(error.kind(), text)
+            };
+            storage.ring = Some(Ring::new().map_err(refused)?);
+        }
         Ok(storage)
     }
 
@@ -151,8 +163,11 @@ impl DiskStorage {
 
 impl Storage for DiskStorage {
     fn describe(&self) -> String {
-        let path =
-            if self.direct { "direct I/O (O_DIRECT, O_DSYNC)" } else { "buffered (O_DSYNC)" };
+        let path = match (&self.ring, self.direct) {
+            (Some(_), _) => "io_uring (O_DIRECT, O_DSYNC)",
+            (None, true) => "direct I/O (O_DIRECT, O_DSYNC)",
+            (None, false) => "buffered (O_DSYNC)",
+        };
         let reads = match self.mapping {
             Mapping::Mapped => "sealed segments mapped",
             Mapping::Read => "sealed segments read into memory",
@@ -209,6 +224,8 @@ impl Storage for DiskStorage {
         if !self.direct {
             // After a failed write the page cache may hold what the medium does not.
             fadvise(&file, 0, None, Advice::DontNeed)?;
+        } else if self.access == Access::ReadWrite {
+            wait_for_earlier_writes(&file)?;
         }
         Ok(Arc::new(DiskFile::new(file)))
     }
@@ -262,10 +279,13 @@ impl Storage for DiskStorage {
     }
 
     fn submitters(&self, groups_in_flight: usize) -> usize {
-        groups_in_flight
+        if self.ring.is_some() { 1 } else { groups_in_flight }
     }
 
     fn submit(&self, write: GroupWrite) -> Option<io::Result<()>> {
+        if let Some(ring) = &self.ring {
+            return ring.submit(write);
+        }
         Some(write.file.write_durable(write.offset, &write.bytes))
     }
 }
@@ -319,10 +339,7 @@ impl StorageFile for DiskFile {
         // One call for the whole: a short write is a failure, nothing is written twice.
         match self.file.write_at(bytes, offset)? {
             written if written == bytes.len() => Ok(()),
-            written => {
-                let text = format!("short write: {written} of {} bytes", bytes.len());
-                Err(io::Error::new(io::ErrorKind::WriteZero, text))
-            }
+            written => Err(short_write(written, bytes.len())),
         }
     }
 
@@ -352,6 +369,28 @@ impl StorageFile for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+}
+
+/// The error of a write that wrote less than all.
+pub(super) fn short_write(written: usize, of: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::WriteZero, format!("short write: {written} of {of} bytes"))
+}
+
+/// What a killed process gave to a ring may still be under way when its lock is free. Allocating
+/// waits for direct writes to the file, and changes nothing here: the block is there.
+fn wait_for_earlier_writes(file: &File) -> io::Result<()> {
+    if file.metadata()?.len() == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, BLOCK_BYTES as u64) {
+        // What cannot allocate, or has no room to, has no direct writes of ours to wait for.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSPC | Errno::DQUOT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

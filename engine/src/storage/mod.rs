@@ -7,8 +7,10 @@
 mod disk;
 mod map;
 mod names;
+mod ring;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -83,6 +85,11 @@ pub trait StorageFile: Send + Sync {
 
     /// Makes everything written to the file so far durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Where the system knows it by, if it does; open so that every write is durable.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// A name and a length.

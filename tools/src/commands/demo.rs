@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
         tempfile::Builder::new().prefix("quipu-demo-").tempdir_in(&parent).map_err(|error| {
             Failure::Unreachable(format!("cannot write in {}: {error}", parent.display()))
         })?;
-    let place = LogArgs { log: folder.path().to_owned() };
+    let place = LogArgs::at(folder.path().to_owned());
     let mut tour = Tour { out, log: place.open()?, step: 0 };
     tour.welcome(folder.path())?;
     let first = tour.append()?;

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
 use crate::log_args::LogArgs;
+use crate::open_args::OpenArgs;
 use crate::output::{Output, note, whisper};
 
 /// Threads for what may wait for the disk.
@@ -34,6 +35,8 @@ RUST_LOG=quipu_server=debug shows every connection.";
 pub(crate) struct Args {
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    how: OpenArgs,
     /// Where clients connect to; port 0 takes any that is free.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7440")]
     listen: String,
@@ -81,7 +84,8 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let http = (args.http != "none").then_some(args.http.as_str());
     let ports = Ports::open(&args.listen, http, args.allow_remote).await.map_err(cannot_listen)?;
-    let log = open(&args.log, &mut signals).await?;
+    let log = LogArgs { options: args.how.options(), ..args.log.clone() };
+    let log = open(log, &mut signals).await?;
     let options =
         ServerOptions { connections_max: args.connections_max, ..ServerOptions::default() };
     let server = Server::start(Arc::clone(log.log()), ports, options);
@@ -101,8 +105,8 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
 }
 
 /// Opening may take long; a signal ends it, as a crash would.
-async fn open(log: &LogArgs, signals: &mut Signals) -> Result<Embedded, Failure> {
-    let (args, log) = (log.clone(), log);
+async fn open(log: LogArgs, signals: &mut Signals) -> Result<Embedded, Failure> {
+    let args = log.clone();
     let opened = tokio::task::spawn_blocking(move || args.open());
     tokio::select! {
         opened = opened => opened.map_err(|error| log.cannot_open(error))?,

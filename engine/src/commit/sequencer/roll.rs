@@ -104,7 +104,8 @@ impl Sequencer {
         let done = self.completion();
         let ticket = done.ticket();
         let written = Written::SegmentHeader(Arc::new(segment), spare);
-        self.in_flight.push_back(InFlight { ticket, durable: false, written, answers: Vec::new() });
+        let (begun, answers) = (self.log.env.clock.monotonic(), Vec::new());
+        self.in_flight.push_back(InFlight { ticket, begun, durable: false, written, answers });
         Some(GroupWrite { file, offset: 0, bytes, done })
     }
 

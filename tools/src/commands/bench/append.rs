@@ -13,6 +13,7 @@ use super::events::{EVENT_BYTES_MAX, EVENT_BYTES_MIN, Events, Ids, RandomText};
 use super::from_1_to;
 use super::measures::{Measures, Meter, Percentiles, histogram, record};
 use crate::failure::Failure;
+use crate::open_args::OpenArgs;
 use crate::output::{Output, whisper};
 use crate::random::Random;
 use crate::session::{Session, Target};
@@ -37,6 +38,8 @@ from when it should have been submitted) to its acknowledgement.";
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    how: OpenArgs,
     #[command(flatten)]
     plan: Plan,
 }
@@ -79,7 +82,9 @@ fn event_bytes() -> RangedU64ValueParser {
 
 /// Appends, and prints what was measured.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    args.store.open_target(|target| {
+    let mut store = args.store.clone();
+    store.options = args.how.options();
+    store.open_target(|target| {
         whisper(format_args!("appending for {} s", args.plan.seconds));
         measure(&args.plan, target)?.print(out)
     })

@@ -1,0 +1,38 @@
+//! How a log is opened to write to it: what may differ from one machine to the next.
+
+use clap::ValueEnum;
+use quipu_client::{Backend, Options};
+
+/// How to open a log.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct OpenArgs {
+    /// How groups reach the disk; `quipu doctor` compares them.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Path::Auto)]
+    backend: Path,
+}
+
+/// A way to the disk.
+#[derive(ValueEnum, Clone, Copy)]
+enum Path {
+    /// Direct where the file system takes it, else buffered.
+    Auto,
+    /// `O_DIRECT | O_DSYNC`: past the page cache.
+    Direct,
+    /// `O_DSYNC` through the page cache.
+    Buffered,
+    /// Direct, by `io_uring`.
+    IoUring,
+}
+
+impl OpenArgs {
+    /// The settings that these are.
+    pub(crate) fn options(self) -> Options {
+        let backend = match self.backend {
+            Path::Auto => Backend::Auto,
+            Path::Direct => Backend::Direct,
+            Path::Buffered => Backend::Buffered,
+            Path::IoUring => Backend::IoUring,
+        };
+        Options { backend, ..Options::default() }
+    }
+}
