@@ -26,7 +26,8 @@ import zlib
 
 MAGIC = b"QUIPUTCP"
 HANDSHAKE_BYTES_MAX = 4096
-(HELLO, APPEND, READ, SUBSCRIBE, CREDIT, CANCEL, VERSION_OF, STATUS, PING) = range(0x01, 0x0a)
+(HELLO, APPEND, READ, SUBSCRIBE, CREDIT, CANCEL, VERSION_OF, STATUS, PING,
+ SYSTEM_APPEND) = range(0x01, 0x0b)
 WELCOME, APPENDED, RECORDS, MARK, END, VERSION_IS, STATUS_IS, PONG, ERROR = (
     0x81, 0x82, 0x83, 0x84, 0x85, 0x87, 0x88, 0x89, 0xff)
 MARKS = {1: "checkpoint", 2: "caught_up", 3: "fell_behind"}
@@ -155,12 +156,12 @@ def put_event(event):
             + b"".join(map(put_text, texts)) + put_bytes(event.custom) + put_bytes(event.payload))
 
 
-def append(request_id, events, expectations=(), traceparent=""):
+def append(request_id, events, expectations=(), traceparent="", kind=APPEND):
     """`expectations` are (aggregate type, aggregate id, expected)."""
     body = (put_text(traceparent)
             + put_list(expectations, lambda it: put_key(it[0], it[1]) + put_expected(it[2]))
             + put_list(events, put_event))
-    return message(APPEND, request_id, body)
+    return message(kind, request_id, body)
 
 
 def put_filter(aggregate=None, aggregate_types=(), event_types=(), correlation_id=None,
@@ -320,9 +321,9 @@ class Connection:
             raise Broken(f"kind {kind:02x} of request {given} was not asked for")
         return body
 
-    def append(self, events, expectations=(), traceparent=""):
+    def append(self, events, expectations=(), traceparent="", kind=APPEND):
         request_id = self.next_id()
-        data = append(request_id, events, expectations, traceparent)
+        data = append(request_id, events, expectations, traceparent, kind)
         if len(data) + 8 * len(expectations) + 2048 > self.bytes_max:
             raise Refused(request_id, 332, 0, "the append is too large")
         self.send(data)
@@ -418,7 +419,8 @@ def run_append(connection, arguments):
     event = Event(new_id(), arguments.type, arguments.id, arguments.event_type,
                   arguments.data.encode(), timestamp=time.time_ns() // 1000)
     expected = [(arguments.type, arguments.id, arguments.expected)]
-    say(connection.append([event], expected))
+    kind = SYSTEM_APPEND if arguments.system else APPEND
+    say(connection.append([event], expected, kind=kind))
 
 
 def run_read(connection, arguments):
@@ -468,6 +470,7 @@ def parse(words):
     for word in ("type", "id", "event_type", "data"):
         sub.add_argument(word, metavar=word.upper())
     sub.add_argument("--expected", default="any")
+    sub.add_argument("--system", action="store_true", help="what this client keeps for itself")
     sub = command("read", run_read, nargs="*")
     sub.add_argument("--from", type=int)
     sub.add_argument("--backward", action="store_true")

@@ -140,6 +140,19 @@ impl Embedded {
         self.log.close();
     }
 
+    async fn append_from(
+        &self,
+        origin: Origin,
+        append: Append,
+    ) -> Result<AppendOutcome, AppendError> {
+        let prepared = self.log.prepare(&append, origin)?;
+        drop(append);
+        let (sender, receiver) = oneshot::channel();
+        // The receiver is gone if the caller has lost interest.
+        self.log.submit(prepared, Box::new(move |result| drop(sender.send(result))))?.await?;
+        self.settle(receiver.await).await
+    }
+
     /// A comparison with what is stored may read from disk: not on the caller's executor.
     async fn settle(
         &self,
@@ -159,15 +172,11 @@ impl Embedded {
 
 impl EventStore for Embedded {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
-        async move {
-            let prepared = self.log.prepare(&append, Origin::Client)?;
-            drop(append);
-            let (sender, receiver) = oneshot::channel();
-            // The receiver is gone if the caller has lost interest.
-            self.log.submit(prepared, Box::new(move |result| drop(sender.send(result))))?.await?;
-            self.settle(receiver.await).await
-        }
-        .boxed()
+        self.append_from(Origin::Client, append).boxed()
+    }
+
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.append_from(Origin::SystemClient, append).boxed()
     }
 
     fn read(&self, request: ReadRequest) -> RecordStream {

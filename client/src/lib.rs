@@ -56,6 +56,8 @@ mod repository;
 mod repository_error;
 mod root;
 mod save;
+mod snapshot;
+mod snapshots;
 mod stamps;
 mod store;
 #[cfg(feature = "testing")]
@@ -87,6 +89,8 @@ pub use repository::{Decided, Repository};
 pub use repository_error::{ExecuteError, FoldError, IsConflict, LoadError, SaveError};
 pub use root::Root;
 pub use save::{Uncommitted, retry_conflicts, save_all};
+pub use snapshot::{SNAPSHOT_TYPE, SnapshotError, Snapshotted};
+pub use snapshots::{SnapshotCounts, Snapshots};
 pub use stamps::{Stamp, Stamps, SystemStamps};
 pub use store::EventStore;
 pub use traceparent::{NotATraceparent, Traceparent};

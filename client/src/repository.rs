@@ -1,9 +1,10 @@
 //! Aggregates out of a log and back into it.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use quipu_types::{AggregateKey, AppendOutcome, Filter, ReadRequest};
+use futures::FutureExt;
+use quipu_types::{AggregateKey, Append, AppendOutcome, Filter, ReadRequest, Version};
 
 use crate::aggregates::Aggregate;
 use crate::context::EventContext;
@@ -11,6 +12,8 @@ use crate::folded::{At, Folded};
 use crate::repository_error::{ExecuteError, LoadError, SaveError};
 use crate::root::Root;
 use crate::save::{retry_conflicts, save_all};
+use crate::snapshot::{SnapshotCodec, SnapshotError, Snapshotted};
+use crate::snapshots::{Job, Rule, Snapshots};
 use crate::stamps::{Stamps, SystemStamps};
 use crate::store::EventStore;
 
@@ -55,7 +58,16 @@ pub struct Repository<S: ?Sized, A> {
     store: Arc<S>,
     stamps: Arc<dyn Stamps>,
     conflict_retries: u32,
+    kept: Option<Arc<Kept<A>>>,
     aggregates: PhantomData<fn() -> A>,
+}
+
+/// How states of these aggregates are kept.
+struct Kept<A> {
+    codec: SnapshotCodec<A>,
+    snapshots: Snapshots,
+    /// Makes the work of taking one.
+    job: Box<dyn Fn(&AggregateKey) -> Job + Send + Sync>,
 }
 
 /// What came of a decision.
@@ -70,8 +82,8 @@ pub struct Decided<A: Aggregate> {
 impl<S: EventStore + ?Sized, A: Aggregate> Repository<S, A> {
     /// The aggregates of this type in a log.
     pub fn new(store: Arc<S>) -> Self {
-        let (stamps, aggregates) = (Arc::new(SystemStamps), PhantomData);
-        Self { store, stamps, conflict_retries: CONFLICT_RETRIES, aggregates }
+        let (stamps, kept, aggregates) = (Arc::new(SystemStamps), None, PhantomData);
+        Self { store, stamps, conflict_retries: CONFLICT_RETRIES, kept, aggregates }
     }
 
     /// With another source of ids and times than this machine.
@@ -86,13 +98,38 @@ impl<S: EventStore + ?Sized, A: Aggregate> Repository<S, A> {
         Self { conflict_retries, ..self }
     }
 
+    /// With snapshots: loading reads the newest one, and only the events after it.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: &Snapshots) -> Self
+    where
+        S: 'static,
+        A: Snapshotted,
+    {
+        let (store, taking) = (Arc::downgrade(&self.store), snapshots.rule());
+        let job = Box::new(move |key: &AggregateKey| -> Job {
+            let (store, key) = (Weak::clone(&store), key.clone());
+            Box::new(move || {
+                async move {
+                    let Some(store) = store.upgrade() else { return Ok(false) };
+                    take_snapshot::<S, A>(store, &key, taking).await
+                }
+                .boxed()
+            })
+        });
+        let (codec, snapshots) = (SnapshotCodec::default(), snapshots.clone());
+        Self { kept: Some(Arc::new(Kept { codec, snapshots, job })), ..self }
+    }
+
     /// The aggregate as it is now; at version 0 if it was never written.
     ///
     /// # Errors
     /// That a record cannot be read, is no event of it, or does not belong into its state.
     pub async fn load(&self, aggregate_id: &str) -> Result<Root<A>, LoadError> {
         let key = AggregateKey::new(A::TYPE, aggregate_id);
-        let folded = self.fold(&key, Folded::default(), None).await?;
+        let kept = self.newest_kept(&key, None).await;
+        let known = kept.version;
+        let folded = self.fold(&key, kept, None).await?;
+        self.note(&key, known, folded.version);
         Ok(Root::loaded(key, folded))
     }
 
@@ -102,7 +139,8 @@ impl<S: EventStore + ?Sized, A: Aggregate> Repository<S, A> {
     /// As [`Self::load`], up to that moment; and that it has never reached the version asked for.
     pub async fn state_at(&self, aggregate_id: &str, at: At) -> Result<Folded<A>, LoadError> {
         let key = AggregateKey::new(A::TYPE, aggregate_id);
-        let folded = self.fold(&key, Folded::default(), Some(at)).await?;
+        let kept = self.newest_kept(&key, Some(at)).await;
+        let folded = self.fold(&key, kept, Some(at)).await?;
         match at {
             At::Version(given) if given > folded.version => {
                 Err(LoadError::NoSuchVersion { key, given, actual: folded.version })
@@ -121,7 +159,10 @@ impl<S: EventStore + ?Sized, A: Aggregate> Repository<S, A> {
         root: &mut Root<A>,
         context: &EventContext,
     ) -> Result<Option<AppendOutcome>, SaveError> {
-        save_all(&*self.store, &*self.stamps, context, &mut [root]).await
+        let before = root.version();
+        let outcome = save_all(&*self.store, &*self.stamps, context, &mut [root]).await?;
+        self.note(root.key(), before, root.version());
+        Ok(outcome)
     }
 
     /// Loads, decides and saves; decides again on the new state if somebody else was faster.
@@ -155,6 +196,22 @@ impl<S: EventStore + ?Sized, A: Aggregate> Repository<S, A> {
         Ok(Decided { root, outcome })
     }
 
+    async fn newest_kept(&self, key: &AggregateKey, at: Option<At>) -> Folded<A> {
+        match &self.kept {
+            Some(kept) => kept.codec.newest(&*self.store, key, at).await,
+            None => Folded::default(),
+        }
+    }
+
+    /// An aggregate whose last kept state may be `kept` is now at `reached`.
+    fn note(&self, key: &AggregateKey, known: Version, reached: Version) {
+        if let Some(kept) = &self.kept
+            && kept.snapshots.rule().is_due(known, reached)
+        {
+            kept.snapshots.offer(key, || (kept.job)(key));
+        }
+    }
+
     /// Folds what follows `folded`: the whole history, or what a kept state does not cover.
     async fn fold(
         &self,
@@ -186,7 +243,26 @@ impl<S: ?Sized, A> Clone for Repository<S, A> {
             store: Arc::clone(&self.store),
             stamps: Arc::clone(&self.stamps),
             conflict_retries: self.conflict_retries,
+            kept: self.kept.clone(),
             aggregates: PhantomData,
         }
     }
+}
+
+/// Keeps the state as it is now, if that is still due.
+async fn take_snapshot<S: EventStore + ?Sized, A: Snapshotted>(
+    store: Arc<S>,
+    key: &AggregateKey,
+    rule: Rule,
+) -> Result<bool, SnapshotError> {
+    let codec = SnapshotCodec::<A>::default();
+    let kept = codec.newest(&*store, key, None).await;
+    let known = kept.version;
+    let folded = Repository::<S, A>::new(Arc::clone(&store)).fold(key, kept, None).await?;
+    if !rule.is_due(known, folded.version) {
+        return Ok(false);
+    }
+    let event = codec.event(key, &folded, SystemStamps.next())?;
+    store.append_system(Append::any(vec![event])).await?;
+    Ok(true)
 }

@@ -6,6 +6,9 @@ use quipu_types::{
     Uuid, Version,
 };
 
+#[cfg(doc)]
+use quipu_types::aggregate::CLIENT_SYSTEM_TYPES;
+
 use crate::batches::{RecordStream, Subscription};
 
 /// An event store: the same promises whether the log is in this process or across a network.
@@ -27,6 +30,14 @@ pub trait EventStore: Send + Sync {
     /// See [`AppendError`]: nothing was stored, but for
     /// [`is_outcome_unknown`](AppendError::is_outcome_unknown).
     fn append(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>>;
+
+    /// As [`Self::append`], of what a client keeps in the system's aggregates. `append` refuses
+    /// them, and readers do not see them unless they ask. Every event's aggregate is of one of
+    /// [`CLIENT_SYSTEM_TYPES`]; any aggregate may be expected at a version.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>>;
 
     /// Reads what is durable now, never more; events that come later are not part of it.
     fn read(&self, request: ReadRequest) -> RecordStream;

@@ -128,6 +128,10 @@ impl EventStore for BadDay {
         .boxed()
     }
 
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.log.append_system(append)
+    }
+
     fn read(&self, request: ReadRequest) -> RecordStream {
         self.log.read(request)
     }

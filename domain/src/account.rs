@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use quipu_client::{Aggregate, Inapplicable, Uuid};
+use quipu_client::{Aggregate, Inapplicable, Snapshotted, Uuid};
+use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{
     AccountClosed, AccountEvent, AccountOpened, AccountReactivated, AccountSuspended,
@@ -26,7 +27,7 @@ use crate::money::{Money, MoneyError};
 ///    is received once.
 /// 5. An account is closed at a balance of zero.
 /// 6. A balance that no amount can hold is refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     status: AccountStatus,
     balance: Option<Money>,
@@ -35,7 +36,7 @@ pub struct Account {
 }
 
 /// What an account takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccountStatus {
     /// Nothing: it does not exist.
     #[default]
@@ -233,6 +234,8 @@ impl Account {
         Ok(balance)
     }
 }
+
+impl Snapshotted for Account {}
 
 impl Aggregate for Account {
     const TYPE: &'static str = AccountEvent::AGGREGATE_TYPE;

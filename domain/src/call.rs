@@ -1,6 +1,7 @@
 //! One call, from the wish to its end.
 
-use quipu_client::{Aggregate, Inapplicable};
+use quipu_client::{Aggregate, Inapplicable, Snapshotted};
+use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{
     CallAnswered, CallAttempted, CallCompleted, CallCreated, CallEvent, CallFailed, CallOutcome,
@@ -17,14 +18,14 @@ use crate::phone_number_hash::PhoneNumberHash;
 /// 3. It is answered once, after it started.
 /// 4. It completes after it started; one that nobody answered has no outcome that takes an answer.
 /// 5. It may fail until it has ended, and once it has ended nothing more happens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     stage: CallStage,
     attempt: Option<Attempt>,
 }
 
 /// How far a call has got.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CallStage {
     /// Nobody has wished for it.
     #[default]
@@ -39,7 +40,7 @@ pub enum CallStage {
     Ended,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Attempt {
     from: PhoneNumberHash,
     to: PhoneNumberHash,
@@ -175,6 +176,8 @@ impl Call {
         }
     }
 }
+
+impl Snapshotted for Call {}
 
 impl Aggregate for Call {
     const TYPE: &'static str = CallEvent::AGGREGATE_TYPE;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quipu_client::{Aggregate, Inapplicable, Timestamp};
+use quipu_client::{Aggregate, Inapplicable, Snapshotted, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Channel, ConsentEvent, ConsentGranted, ConsentRevoked, ConsentType};
 use crate::phone_number_hash::PhoneNumberHash;
@@ -14,10 +15,11 @@ use crate::phone_number_hash::PhoneNumberHash;
 /// 2. A consent is not granted for a time that is over.
 /// 3. What was never granted is not revoked, and what was revoked is not revoked again.
 /// 4. All events are of one phone number.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consent {
     phone_number_hash: Option<PhoneNumberHash>,
     /// When each ends.
+    #[serde(with = "crate::pairs")]
     granted: BTreeMap<(ConsentType, Channel), Option<Timestamp>>,
     revoked: BTreeSet<ConsentType>,
 }
@@ -105,6 +107,8 @@ impl Consent {
         }
     }
 }
+
+impl Snapshotted for Consent {}
 
 impl Aggregate for Consent {
     const TYPE: &'static str = ConsentEvent::AGGREGATE_TYPE;

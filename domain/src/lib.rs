@@ -20,6 +20,7 @@ pub mod field_type;
 mod money;
 mod nanoseconds;
 mod page;
+mod pairs;
 mod phone_number;
 mod phone_number_hash;
 

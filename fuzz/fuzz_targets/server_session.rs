@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use quipu_protocol::{
     AppendRequest, Cancel, Credit, Framer, Hello, MAGIC, MESSAGE_HEADER_BYTES, Message, Ping, Pong,
-    Progress, Read, Response, Status, Subscribe, VersionOf,
+    Progress, Read, Response, Status, Subscribe, SystemAppend, VersionOf,
 };
 use quipu_server::{Load, ServerOptions, Service};
 use quipu_tests::memory_disk::MemoryDisk;
@@ -174,6 +174,7 @@ fn message(kind: u8, id: u64, a: u8, c: u8) -> BytesMut {
         7 => Status.encode(id, &mut out),
         8 => Ping.encode(id, &mut out),
         9 => Pong.encode(id, &mut out),
+        10 => SystemAppend(kept(a, c)).encode(id, &mut out),
         _ => Hello::new("again", None).encode(u64::from(a & 1), &mut out),
     }
     out
@@ -187,6 +188,15 @@ fn append(first: u8, events: u8, expected: ExpectedVersion) -> AppendRequest {
             append.events.first().map(|it| (it.aggregate.clone(), expected)).into_iter().collect();
     }
     append.into()
+}
+
+/// What a client keeps for itself; sometimes of a type that it may not.
+fn kept(first: u8, events: u8) -> AppendRequest {
+    let mut request = append(first, events, ExpectedVersion::Any);
+    for event in request.append.events.iter_mut().skip(usize::from(first & 1)) {
+        event.aggregate = AggregateKey::new("$checkpoint", "fuzz");
+    }
+    request
 }
 
 fn read(a: u8, key: AggregateKey) -> ReadRequest {

@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use quipu_protocol::{
     AppendRequest, Credit, Fault, Frame, FrameError, Framer, HANDSHAKE_BYTES_MAX, Hello, MAGIC,
     MESSAGE_HEADER_BYTES, Message, Progress, Read, Records, Request, Response, StatusIs, Subscribe,
+    SystemAppend,
 };
 use quipu_types::record::{EventBody, RecordBuffer, encode, stamp};
 use quipu_types::{
@@ -112,7 +113,7 @@ fn take_edited(choice: u8, edits: &[u8]) {
 fn valid(choice: u8) -> BytesMut {
     let mut out = BytesMut::new();
     let credit = Credit { events: 1_000, bytes: 8 << 20 };
-    match choice % 10 {
+    match choice % 11 {
         0 => Hello::new("fuzz", Some(Uuid::from_u128(7))).encode(0, &mut out),
         1 => AppendRequest::from(append()).encode(1, &mut out),
         2 => Read { request: read(), credit }.encode(2, &mut out),
@@ -122,6 +123,7 @@ fn valid(choice: u8) -> BytesMut {
         6 => Records(vec![record(1), record(2)]).encode(2, &mut out),
         7 => conflict().encode(1, &mut out),
         8 => too_long().encode(1, &mut out),
+        9 => SystemAppend(append().into()).encode(1, &mut out),
         _ => StatusIs(r#"{"state":"open"}"#.to_owned()).encode(4, &mut out),
     }
     out

@@ -63,6 +63,23 @@ impl Message for AppendRequest {
     }
 }
 
+/// An append to what clients keep in the system's aggregates, as it travels: with the fields of an
+/// append.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SystemAppend(pub AppendRequest);
+
+impl Message for SystemAppend {
+    const KIND: Kind = Kind::SystemAppend;
+
+    fn write(&self, out: &mut BytesMut) {
+        self.0.write(out);
+    }
+
+    fn read(fields: &mut Fields) -> Result<Self, DecodeError> {
+        AppendRequest::read(fields).map(Self)
+    }
+}
+
 /// An append as it arrives: its events are borrowed from the message, so that what is stored is
 /// copied but once, into its place in the frame.
 #[derive(Clone, Debug)]

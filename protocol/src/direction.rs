@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use quipu_types::AppendOutcome;
 
-use crate::append::AppendRequest;
+use crate::append::{AppendRequest, SystemAppend};
 use crate::fault::Fault;
 use crate::fields::DecodeError;
 use crate::framer::Frame;
@@ -54,6 +54,7 @@ direction! {
     /// What a client says.
     Request {
         Append(AppendRequest),
+        SystemAppend(SystemAppend),
         Read(Read),
         Subscribe(Subscribe),
         Credit(Credit),

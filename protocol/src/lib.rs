@@ -31,7 +31,7 @@ pub mod message;
 pub mod question;
 pub mod stream;
 
-pub use append::{AppendRequest, BorrowedAppend};
+pub use append::{AppendRequest, BorrowedAppend, SystemAppend};
 pub use direction::{Request, Response};
 pub use fault::Fault;
 pub use fields::{DecodeError, Fields};

@@ -39,6 +39,7 @@ pub enum Kind {
     VersionOf = 0x07,
     Status = 0x08,
     Ping = 0x09,
+    SystemAppend = 0x0a,
     Welcome = 0x81,
     Appended = 0x82,
     Records = 0x83,
@@ -52,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind of this version.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Hello,
         Self::Append,
         Self::Read,
@@ -62,6 +63,7 @@ impl Kind {
         Self::VersionOf,
         Self::Status,
         Self::Ping,
+        Self::SystemAppend,
         Self::Welcome,
         Self::Appended,
         Self::Records,
@@ -82,8 +84,15 @@ impl Kind {
     /// Whether the message opens a request, which is closed by exactly one answer.
     #[must_use]
     pub fn opens_request(self) -> bool {
-        let openers = [Self::Append, Self::Read, Self::Subscribe, Self::VersionOf, Self::Status];
-        openers.contains(&self)
+        let others = [Self::Read, Self::Subscribe, Self::VersionOf, Self::Status];
+        self.is_append() || others.contains(&self)
+    }
+
+    /// Whether the message is an append, of events or of what clients keep in the system's
+    /// aggregates: both are admitted and answered in the order sent.
+    #[must_use]
+    pub fn is_append(self) -> bool {
+        matches!(self, Self::Append | Self::SystemAppend)
     }
 
     /// Whether the message may carry this request id.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use quipu_protocol::{
     AppendRequest, Balance, Cancel, Credit, DecodeError, End, Fault, Frame, Framer, Hello, Kind,
     MAGIC, MESSAGE_HEADER_BYTES, Mark, Message, Ping, Pong, Progress, Read, Records, Request,
-    Response, Status, StatusIs, Subscribe, VersionIs, VersionOf, Versions, Welcome,
+    Response, Status, StatusIs, Subscribe, SystemAppend, VersionIs, VersionOf, Versions, Welcome,
 };
 use quipu_types::record::{EventBody, RecordBuffer, encode, stamp};
 use quipu_types::{
@@ -210,7 +210,9 @@ proptest! {
     #[test]
     fn append(events in vec(event(), 0..4), expectations in vec((key(), expected()), 0..4),
         traceparent in text()) {
-        comes_back(&AppendRequest { append: Append { events, expectations }, traceparent });
+        let request = AppendRequest { append: Append { events, expectations }, traceparent };
+        comes_back(&request);
+        comes_back(&SystemAppend(request));
     }
 
     #[test]
@@ -339,6 +341,7 @@ fn invalids() -> Vec<Invalid> {
         Invalid::NotJson { field, problem: "at line 1".to_owned() },
         Invalid::NotAnObject { field },
         Invalid::SystemType { given: "$x".to_owned() },
+        Invalid::NotSystemType { given: "x".to_owned() },
     ]
 }
 

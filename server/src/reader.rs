@@ -113,7 +113,7 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         if opens && id != 0 && self.session.outbox.is_open(id) {
             return Err(Fault::RequestId { id });
         }
-        if frame.kind == Kind::Append as u8 && frame.flags == 0 && id != 0 {
+        if is_append(&frame) && frame.flags == 0 && id != 0 {
             self.append(&frame, charge).await;
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
             return Err(fault);
         }
         self.session.outbox.open(id);
-        if frame.kind == Kind::Append as u8 {
+        if is_append(frame) {
             let number = self.owe(frame, charge).await;
             self.settle(number, Err(fault));
         } else {
@@ -228,7 +228,11 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         let bytes = MESSAGE_HEADER_BYTES + frame.body.len();
         append.check_fits(bytes, self.session.message_bytes_max()).map_err(invalid)?;
         let log = &self.session.service.log;
-        log.prepare_borrowed(&append.events, &append.expectations, Origin::Client).map_err(invalid)
+        let origin = match Kind::from_u8(frame.kind) {
+            Some(Kind::SystemAppend) => Origin::SystemClient,
+            _ => Origin::Client,
+        };
+        log.prepare_borrowed(&append.events, &append.expectations, origin).map_err(invalid)
     }
 
     fn read(&mut self, id: u64, request: Read) {
@@ -313,6 +317,10 @@ impl Drop for OpenQuestion {
 /// What a request is told whose work has panicked.
 pub(crate) fn panicked() -> Fault {
     Fault::Server("it panicked: this is a bug in Quipu".to_owned())
+}
+
+fn is_append(frame: &Frame) -> bool {
+    Kind::from_u8(frame.kind).is_some_and(Kind::is_append)
 }
 
 fn invalid(invalid: Invalid) -> Fault {

@@ -353,7 +353,9 @@ async fn a_client_in_python_appends_reads_and_subscribes() {
         ("read Call 42 --backward", "\"version\": 2"),
         ("subscribe --count 3", "\"aggregate_id\": \"43\""),
         ("version Call 42", "{\"version\": 2}"),
-        ("status", "\"last_position\": 3"),
+        ("append $checkpoint main Saved {} --system --expected none", "\"positions\": [4]"),
+        ("read $checkpoint main", "\"event_type\": \"Saved\""),
+        ("status", "\"last_position\": 4"),
     ] {
         let (code, said, errors) = run(words).await;
         assert_eq!(code, Some(0), "{words}: {said}{errors}");
@@ -362,5 +364,8 @@ async fn a_client_in_python_appends_reads_and_subscribes() {
     let (code, said, _) = run("append Call 42 Created {\"a\":1} --expected none").await;
     assert_eq!(code, Some(1));
     assert!(said.contains("\"error\": 300"), "{said}");
+    for words in ["append $checkpoint main Saved {}", "append Call 42 Saved {} --system"] {
+        assert_eq!(run(words).await.0, Some(1), "{words}");
+    }
     assert_eq!(run("read").await.1.lines().count(), 3);
 }

@@ -9,6 +9,7 @@ mod idempotency;
 mod invalid;
 mod reads;
 mod subscriptions;
+mod system;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use idempotency::*;
 pub use invalid::*;
 pub use reads::*;
 pub use subscriptions::*;
+pub use system::*;
 
 use crate::events::event;
 
@@ -96,6 +98,10 @@ macro_rules! conformance_suite {
             a_subscriber_that_falls_behind_is_told_and_catches_up,
             skipped_records_give_a_checkpoint,
             a_quiet_filtered_subscription_gets_a_checkpoint_in_time,
+            a_system_append_writes_the_types_that_clients_keep_and_no_other,
+            what_clients_keep_is_seen_only_by_those_who_ask,
+            a_system_append_is_an_append,
+            appends_of_both_kinds_are_admitted_in_the_order_polled,
         }
     };
     ($open:path: $($promise:ident),* $(,)?) => {
@@ -124,6 +130,7 @@ pub fn names() -> Vec<&'static str> {
         include_str!("conformance/idempotency.rs"),
         include_str!("conformance/reads.rs"),
         include_str!("conformance/subscriptions.rs"),
+        include_str!("conformance/system.rs"),
     ];
     let lines = sources.into_iter().flat_map(str::lines);
     lines.filter_map(|line| line.strip_prefix("pub async fn ")?.split('(').next()).collect()

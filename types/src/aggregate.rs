@@ -21,6 +21,10 @@ impl AggregateKey {
     }
 }
 
+/// The types of the system that clients write, by system appends only: places of consumers, notes
+/// of handlers, who runs a bus, and kept states of aggregates.
+pub const CLIENT_SYSTEM_TYPES: [&str; 4] = ["$checkpoint", "$handler", "$lease", "$snapshot"];
+
 /// Whether an aggregate type belongs to the system and is hidden from ordinary readers.
 #[must_use]
 pub fn is_system_type(aggregate_type: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::aggregate::AggregateKey;
+use crate::aggregate::{AggregateKey, CLIENT_SYSTEM_TYPES};
 use crate::position::Position;
 use crate::version::{ExpectedVersion, Version};
 
@@ -101,6 +101,15 @@ pub enum Invalid {
     /// A client wrote to a type of the system.
     #[error("aggregate type {given:?} begins with '$', which belongs to the system")]
     SystemType {
+        /// The type given.
+        given: String,
+    },
+    /// A system append wrote to another type than those that clients keep.
+    #[error(
+        "aggregate type {given:?} is none that a system append writes: {}",
+        CLIENT_SYSTEM_TYPES.join(", ")
+    )]
+    NotSystemType {
         /// The type given.
         given: String,
     },

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::aggregate::{AggregateKey, is_system_type};
+use crate::aggregate::{AggregateKey, CLIENT_SYSTEM_TYPES, is_system_type};
 use crate::error::Invalid;
 use crate::limits::{
     AGGREGATE_ID_BYTES_MAX, CONTENT_TYPE_BYTES_MAX, CORRELATION_BYTES_MAX, CUSTOM_BYTES_MAX,
@@ -147,6 +147,14 @@ fn check_parts(aggregate_type: &str, aggregate_id: &str) -> Result<(), Invalid> 
 pub fn check_client_type(aggregate_type: &str) -> Result<(), Invalid> {
     if is_system_type(aggregate_type) {
         return Err(Invalid::SystemType { given: aggregate_type.to_owned() });
+    }
+    Ok(())
+}
+
+/// Checks that a client's system append may write to aggregates of this type.
+pub fn check_system_append_type(aggregate_type: &str) -> Result<(), Invalid> {
+    if !CLIENT_SYSTEM_TYPES.contains(&aggregate_type) {
+        return Err(Invalid::NotSystemType { given: aggregate_type.to_owned() });
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures_timer::Delay;
 use quipu_protocol::message::MESSAGE_ALIGN;
-use quipu_protocol::{AppendRequest, MESSAGE_HEADER_BYTES, Message, Status, VersionOf};
+use quipu_protocol::{
+    AppendRequest, MESSAGE_HEADER_BYTES, Message, Status, SystemAppend, VersionOf,
+};
 use quipu_types::limits::SHORT_TEXT_BYTES_MAX;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, Invalid, Limits, Metadata, NewEvent,
@@ -177,6 +179,18 @@ impl Remote {
         .boxed()
     }
 
+    async fn append_by(
+        &self,
+        append: Append,
+        write: fn(AppendRequest, &mut BytesMut),
+    ) -> Result<AppendOutcome, AppendError> {
+        let events = append.events.len();
+        let message = encode(append, &self.owner.shared.terms(), write)?;
+        let bytes = message.len();
+        let span = debug_span!("quipu.append", events, bytes, attempt = field::Empty);
+        self.send(message).instrument(span).await
+    }
+
     /// Sends an append until its answer is final.
     async fn send(&self, message: BytesMut) -> Result<AppendOutcome, AppendError> {
         let shared = &self.owner.shared;
@@ -209,14 +223,11 @@ fn retry_pause(attempt: u32) -> Duration {
 
 impl EventStore for Remote {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
-        async move {
-            let events = append.events.len();
-            let message = encode(append, &self.owner.shared.terms())?;
-            let bytes = message.len();
-            let span = debug_span!("quipu.append", events, bytes, attempt = field::Empty);
-            self.send(message).instrument(span).await
-        }
-        .boxed()
+        self.append_by(append, |request, out| request.encode(0, out)).boxed()
+    }
+
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.append_by(append, |request, out| SystemAppend(request).encode(0, out)).boxed()
     }
 
     fn read(&self, request: ReadRequest) -> RecordStream {
@@ -247,7 +258,11 @@ impl EventStore for Remote {
 
 /// The whole message, without its request id. The server checks what it stores; here only what
 /// would not fit a message is refused.
-fn encode(append: Append, terms: &Terms) -> Result<BytesMut, Invalid> {
+fn encode(
+    append: Append,
+    terms: &Terms,
+    write: fn(AppendRequest, &mut BytesMut),
+) -> Result<BytesMut, Invalid> {
     let traceparent = append.events.first().map(|event| event.metadata.traceparent.as_str());
     let traceparent = traceparent.filter(|text| text.len() <= SHORT_TEXT_BYTES_MAX);
     let traceparent = traceparent.unwrap_or_default().to_owned();
@@ -257,7 +272,7 @@ fn encode(append: Append, terms: &Terms) -> Result<BytesMut, Invalid> {
         return Err(reason(&request.append, &terms.limits).err().unwrap_or(too_large));
     }
     let mut message = BytesMut::with_capacity(bytes);
-    request.encode(0, &mut message);
+    write(request, &mut message);
     debug_assert_eq!(message.len(), bytes, "nothing is allocated while it is encoded");
     Ok(message)
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use quipu_types::event::{check_client_type, check_key};
+use quipu_types::event::{check_client_type, check_key, check_system_append_type};
 use quipu_types::record::{EventBody, RecordBuffer, RecordHeader, encode};
 use quipu_types::{AggregateKey, ExpectedVersion, Invalid, Limits, Record, Timestamp, Uuid};
 use rkyv::ser::allocator::Arena;
@@ -18,6 +18,8 @@ use crate::index::keys::KeyHasher;
 pub enum Origin {
     /// A host or a TCP client.
     Client,
+    /// A host or a TCP client, with what it keeps in the system's aggregates.
+    SystemClient,
     /// One of the system's own operations.
     System,
 }
@@ -75,8 +77,10 @@ impl PreparedAppend {
         check_counts(events, expectations.len(), limits)?;
         for event in events {
             event.check(limits)?;
-            if origin == Origin::Client {
-                check_client_type(event.aggregate_type)?;
+            match origin {
+                Origin::Client => check_client_type(event.aggregate_type)?,
+                Origin::SystemClient => check_system_append_type(event.aggregate_type)?,
+                Origin::System => {}
             }
         }
         let (aggregates, of_event) = collect_aggregates(events, expectations, hasher)?;

@@ -38,6 +38,7 @@ pub(super) const NO_EVENTS: u16 = 330;
 pub(super) const TOO_MANY_EVENTS: u16 = 331;
 pub(super) const APPEND_TOO_LARGE: u16 = 332;
 pub(super) const EVENT_TOO_LARGE: u16 = 333;
+pub(super) const NOT_SYSTEM_TYPE: u16 = 334;
 
 pub(super) const CORRUPTION: u16 = 400;
 pub(super) const IO: u16 = 401;
@@ -96,6 +97,7 @@ fn of_invalid(invalid: &Invalid) -> u16 {
         Invalid::TooManyEvents { .. } => TOO_MANY_EVENTS,
         Invalid::AppendTooLarge { .. } => APPEND_TOO_LARGE,
         Invalid::EventTooLarge { .. } => EVENT_TOO_LARGE,
+        Invalid::NotSystemType { .. } => NOT_SYSTEM_TYPE,
         _ => SERVER,
     }
 }

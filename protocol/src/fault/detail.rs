@@ -129,7 +129,7 @@ fn write_invalid(invalid: &Invalid, out: &mut BytesMut) {
             put_text(out, field);
             put_text(out, problem);
         }
-        Invalid::SystemType { given } => put_text(out, given),
+        Invalid::SystemType { given } | Invalid::NotSystemType { given } => put_text(out, given),
         Invalid::TooManyEvents { limit, given }
         | Invalid::AppendTooLarge { limit, given }
         | Invalid::EventTooLarge { limit, given } => {
@@ -258,6 +258,7 @@ fn read_invalid(code: u16, fields: &mut Fields) -> Result<Invalid, DecodeError> 
         codes::NOT_JSON => Invalid::NotJson { field: field_name(fields)?, problem: fields.text()? },
         codes::NOT_AN_OBJECT => Invalid::NotAnObject { field: field_name(fields)? },
         codes::SYSTEM_TYPE => Invalid::SystemType { given: fields.text()? },
+        codes::NOT_SYSTEM_TYPE => Invalid::NotSystemType { given: fields.text()? },
         codes::NO_EVENTS => Invalid::NoEvents,
         codes::TOO_MANY_EVENTS => {
             Invalid::TooManyEvents { limit: fields.size()?, given: fields.size()? }
