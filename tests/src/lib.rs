@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod events;
 pub mod faulty_disk;
 pub mod filled_log;
+pub mod history;
 pub mod memory_disk;
 pub mod mount;
 pub mod proxy;
