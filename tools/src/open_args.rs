@@ -12,8 +12,8 @@ pub(crate) struct OpenArgs {
 }
 
 /// A way to the disk.
-#[derive(ValueEnum, Clone, Copy)]
-enum Path {
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
     /// Direct where the file system takes it, else buffered.
     Auto,
     /// `O_DIRECT | O_DSYNC`: past the page cache.
@@ -25,6 +25,11 @@ enum Path {
 }
 
 impl OpenArgs {
+    /// By this way to the disk.
+    pub(crate) fn by(backend: Path) -> Self {
+        Self { backend }
+    }
+
     /// The settings that these are.
     pub(crate) fn options(self) -> Options {
         let backend = match self.backend {

@@ -22,6 +22,7 @@ fn every_command_has_help_with_an_example() {
         "segments inspect",
         "verify",
         "serve",
+        "doctor",
         "bench",
         "bench disk",
         "bench append",
@@ -246,6 +247,22 @@ fn the_demo_shows_everything_and_leaves_nothing() {
         assert!(demo.out.contains(text), "{text:?} is not in {}", demo.out);
     }
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+}
+
+#[test]
+fn the_doctor_compares_the_ways_to_the_disk_and_leaves_nothing() {
+    let place = Place::new();
+    let folder = place.folder.path();
+    let found = run(&format!("doctor --log {} --seconds 1 --json", folder.display())).code(0);
+    let found = found.json().remove(0);
+    for backend in found["backends"].as_array().unwrap() {
+        let is_refused = backend["refused"].is_string();
+        assert!(is_refused || backend["alone"]["events"].as_u64() > Some(0), "{backend}");
+    }
+    assert!(["auto", "io-uring"].iter().any(|it| found["recommended"] == *it), "{found}");
+    assert!(found["cores"].as_u64() > Some(0));
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    run(&format!("doctor --log {}", place.log)).code(3).complains("cannot write");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod append;
 mod bench;
 mod demo;
+mod doctor;
 mod export;
 mod import;
 mod read;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Segments(segments::Args),
     /// Check everything a log holds.
     Verify(verify::Args),
+    /// Look at the machine: how a log should be opened here.
+    Doctor(doctor::Args),
     /// Measure the disk, or a log on it.
     Bench(bench::Args),
 }
@@ -58,6 +61,7 @@ impl Command {
             Self::Status(args) => status::run(args, out),
             Self::Segments(args) => segments::run(args, out),
             Self::Verify(args) => verify::run(args, out),
+            Self::Doctor(args) => doctor::run(args, out),
             Self::Bench(args) => bench::run(args, out),
         }
     }

@@ -4,7 +4,7 @@ pub(crate) mod append;
 mod disk;
 mod echo;
 pub(crate) mod events;
-mod measures;
+pub(crate) mod measures;
 mod open;
 mod read;
 mod subscribe;
@@ -40,7 +40,7 @@ enum What {
 }
 
 /// Option values from 1 to `most`.
-fn from_1_to(most: u64) -> RangedU64ValueParser {
+pub(crate) fn from_1_to(most: u64) -> RangedU64ValueParser {
     RangedU64ValueParser::new().range(1..=most)
 }
 
