@@ -77,6 +77,18 @@ impl Embedded {
         Ok(Self { log: Arc::new(EventLog::open(env, options.log)?) })
     }
 
+    /// A log in memory, for the tests of hosts: all of a log but the disk, and gone with its last
+    /// clone.
+    ///
+    /// # Errors
+    /// That the system gives no threads.
+    #[cfg(feature = "testing")]
+    pub fn in_memory(options: Options) -> Result<Self, OpenError> {
+        let storage = Arc::new(crate::memory::MemoryStorage::default());
+        let env = Environment { storage, clock: Arc::new(System), entropy: Arc::new(System) };
+        Self::open_on(env, options)
+    }
+
     /// A JSON event that happens now, with a fresh v7 id.
     pub fn new_event(
         &self,
@@ -208,6 +220,10 @@ impl EventStore for Embedded {
 
     fn log_id(&self) -> Uuid {
         self.log.shared().log_id
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.log.takes_appends()
     }
 
     fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>> {

@@ -40,6 +40,7 @@ struct Readme;
 
 mod aggregates;
 mod batches;
+mod bus;
 mod codec_error;
 mod context;
 #[cfg(feature = "embedded")]
@@ -48,6 +49,8 @@ mod event_type;
 mod folded;
 #[cfg(any(feature = "embedded", feature = "tcp"))]
 mod fresh;
+#[cfg(all(feature = "testing", feature = "embedded"))]
+mod memory;
 #[cfg(feature = "embedded")]
 mod options;
 #[cfg(feature = "tcp")]
@@ -68,6 +71,11 @@ mod untyped;
 
 pub use aggregates::{Aggregate, Inapplicable};
 pub use batches::{RecordStream, Subscription};
+pub use bus::{
+    Backoff, Begin, BusError, BusOptions, CHECKPOINT_TYPE, Delivery, EventBus, EventTypeCounts,
+    HANDLER_TYPE, Handler, HandlerError, HandlerMetrics, HandlerNotes, HandlerStatus, IfHeld,
+    LEASE_TYPE, ParkedEvent, Place, Places, ReplayRequest, ReplayState, Subject, Unreadable,
+};
 pub use codec_error::{DecodeError, DecodeProblem, EncodeError};
 pub use context::EventContext;
 #[cfg(feature = "embedded")]

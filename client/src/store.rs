@@ -53,6 +53,11 @@ pub trait EventStore: Send + Sync {
     /// The log's id: part of every checkpoint, so that a consumer never goes on in another log.
     fn log_id(&self) -> Uuid;
 
+    /// Whether no other process can write to this log while this store is open.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
     /// The newest durable version of an aggregate; `Version::NONE` if it was never written.
     fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>>;
 }

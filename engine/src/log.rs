@@ -122,6 +122,11 @@ impl EventLog {
         &self.report
     }
 
+    /// Whether it was opened for writing, and so holds the lock that keeps other writers away.
+    pub fn takes_appends(&self) -> bool {
+        self.sequencer.is_some()
+    }
+
     /// Aggregates and ids known; zeros for a log that takes no appends.
     pub fn known(&self) -> (u64, u64) {
         self.sequencer.as_ref().map_or((0, 0), |sequencer| sequencer.lock().known())

@@ -1,5 +1,5 @@
-//! The embedded log keeps every promise of an event store, with each way to reach the disk; and so
-//! does a log behind a server.
+//! The embedded log keeps every promise of an event store, with each way to reach the disk and
+//! without a disk; and so does a log behind a server.
 #![expect(clippy::print_stderr, reason = "a skipped test says so loudly")]
 
 use std::sync::Arc;
@@ -51,6 +51,17 @@ fn by_ring() -> Subject {
 
 mod io_uring {
     quipu_tests::conformance_suite!(super::by_ring);
+}
+
+mod in_memory {
+    use super::{Backend, Embedded, Mapping, Subject, options};
+
+    fn open() -> Subject {
+        let options = options(Backend::Auto, Mapping::Mapped);
+        let store = Embedded::in_memory(options).expect("a new log opens");
+        Subject { store: std::sync::Arc::new(store), keep: Box::new(()) }
+    }
+    quipu_tests::conformance_suite!(open);
 }
 
 mod over_tcp {

@@ -1,0 +1,489 @@
+//! One handler at work: pulls events, hands them out in their lanes, and sees to those that fail.
+
+use std::collections::BTreeSet;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use event_listener::EventListener;
+use futures::future::{BoxFuture, poll_fn};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use futures_timer::Delay;
+use quipu_types::{AppendError, Position, ReadError};
+
+use super::calls::{Attempted, Calls, Code, Failure};
+use super::clock::now;
+use super::handler::Unreadable;
+use super::lanes::{Cause, Lanes, Work};
+use super::metrics::HandlerStatus;
+use super::note::Note;
+use super::parked::ParkedEvent;
+use super::shared::{AskedReplay, BusShared, HandlerShared, record_at};
+use super::source::{Pulled, Source};
+
+/// Events handed out at once to one lane, at most.
+const BATCH_MAX: usize = 256;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// One handler at work.
+///
+/// Invariants:
+/// 1. Everything up to the place that is reported is handled, parked or skipped, or is none of this
+///    handler's events: the place stays before the first of `live`.
+/// 2. A lane that waits (for a call, a pause, a note) is busy, so what is behind waits too.
+/// 3. What came up and a part of the past are never in hand at the same time.
+pub(super) struct Driver {
+    bus: Arc<BusShared>,
+    handler: Arc<HandlerShared>,
+    calls: Calls,
+    /// How many calls there may be at once.
+    slots: usize,
+    source: Source,
+    lanes: Lanes,
+    steps: FuturesUnordered<BoxFuture<'static, Step>>,
+    /// Calls under way, and notes under way: these are waited for when the handler stops.
+    calling: usize,
+    noting: usize,
+    /// In hand, of what came up and of the past.
+    live: BTreeSet<Position>,
+    replayed: BTreeSet<Position>,
+    /// Pulled up to here.
+    seen: Position,
+    has_handled: bool,
+    replay: Option<ReplayProgress>,
+    is_loading: bool,
+}
+
+/// How far a replay is.
+struct ReplayProgress {
+    seen: Position,
+    events: u64,
+    is_over: bool,
+    noted_at: Instant,
+}
+
+/// What has come of something that was waited for.
+enum Step {
+    Attempted {
+        lane: u64,
+        works: Vec<Work>,
+        attempted: Attempted,
+    },
+    /// It is time for another attempt.
+    Due {
+        lane: u64,
+        work: Work,
+    },
+    /// A note about an event is stored, or is not because the handler stops.
+    Noted {
+        lane: u64,
+        work: Work,
+        stored: Result<bool, AppendError>,
+    },
+    /// A note about a replay.
+    ReplayNoted {
+        is_end: bool,
+        stored: Result<bool, AppendError>,
+    },
+    /// Parked events that are to be handled again.
+    Loaded(Result<Vec<Work>, ReadError>),
+}
+
+impl Driver {
+    pub(super) fn new(
+        bus: Arc<BusShared>,
+        handler: Arc<HandlerShared>,
+        calls: Calls,
+        source: Source,
+        seen: Position,
+    ) -> Self {
+        let is_async = matches!(calls.code, Code::Async(_));
+        let slots = if is_async { handler.settings.concurrency } else { 1 };
+        Self {
+            bus,
+            handler,
+            calls,
+            slots,
+            source,
+            lanes: Lanes::new(is_async),
+            steps: FuturesUnordered::new(),
+            calling: 0,
+            noting: 0,
+            live: BTreeSet::new(),
+            replayed: BTreeSet::new(),
+            seen,
+            has_handled: false,
+            replay: None,
+            is_loading: false,
+        }
+    }
+
+    /// Works until the handler stops. What is being called then is finished, all else given back.
+    pub(super) async fn run(mut self) {
+        while !self.is_stopping() || self.calling + self.noting > 0 {
+            let asked = self.handler.asked.listen();
+            self.load_asked();
+            self.begin_replay();
+            self.note_replay();
+            self.start_calls();
+            self.report();
+            self.next(asked).await;
+        }
+        self.report();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.handler.stop.is_set()
+    }
+
+    /// Waits until something happens, and takes it.
+    async fn next(&mut self, mut asked: EventListener) {
+        let stop = Arc::clone(&self.handler.stop);
+        let is_stopping = self.is_stopping();
+        let mut stopped = pin!(async {
+            if is_stopping {
+                // It is known already: what is left is waited for.
+                std::future::pending::<()>().await;
+            }
+            stop.wait().await;
+        });
+        let step = poll_fn(|context| {
+            if let Poll::Ready(Some(step)) = self.steps.poll_next_unpin(context) {
+                return Poll::Ready(Some(step));
+            }
+            let wakes = self.poll_source(context)
+                || Pin::new(&mut asked).poll(context).is_ready()
+                || stopped.as_mut().poll(context).is_ready();
+            if wakes { Poll::Ready(None) } else { Poll::Pending }
+        });
+        let mut next = step.await;
+        while let Some(step) = next {
+            self.take(step);
+            next = self.steps.next().now_or_never().flatten();
+        }
+    }
+
+    /// Pulls as much as there is room for; says whether anything came.
+    fn poll_source(&mut self, context: &mut Context<'_>) -> bool {
+        let mut came = false;
+        while self.has_room() {
+            let Poll::Ready(pulled) = self.source.poll_next(context) else { break };
+            came = true;
+            self.accept(pulled);
+        }
+        came
+    }
+
+    fn has_room(&self) -> bool {
+        let waits_for_replay =
+            self.replay.is_none() && !self.handler.notes.lock().replays.is_empty();
+        let is_over = self.replay.as_ref().is_some_and(|replay| replay.is_over);
+        let in_hand = self.live.len() + self.replayed.len();
+        !self.is_stopping()
+            && !waits_for_replay
+            && !is_over
+            && in_hand < self.handler.settings.window
+    }
+
+    fn accept(&mut self, pulled: Pulled) {
+        if !matches!(pulled, Pulled::Waits(_) | Pulled::Failed(_)) {
+            self.handler.set_status(HandlerStatus::Running);
+        }
+        match pulled {
+            Pulled::Event(record) => {
+                self.seen = record.position();
+                // Parked before the place was saved: it came a second time.
+                if self.handler.notes.lock().parked.get(self.seen).is_none() {
+                    self.live.insert(self.seen);
+                    self.lanes.push(Work::new(record, Cause::Live));
+                }
+            }
+            Pulled::Passed(position) => self.seen = self.seen.max(position),
+            Pulled::Replayed(record) => {
+                if let Some(replay) = &mut self.replay {
+                    replay.seen = record.position();
+                }
+                self.replayed.insert(record.position());
+                self.lanes.push(Work::new(record, Cause::Replay));
+            }
+            Pulled::ReplayOver => {
+                if let Some(replay) = &mut self.replay {
+                    replay.is_over = true;
+                }
+            }
+            Pulled::Waits(error) => {
+                self.handler.set_status(HandlerStatus::Waiting(error.to_string()));
+            }
+            Pulled::Failed(error) => self.stop(format!("it cannot read the log: {error}")),
+        }
+    }
+
+    fn stop(&self, reason: String) {
+        self.handler.stop_with(reason);
+    }
+
+    fn report(&mut self) {
+        let before_first = self.live.first().map(|first| first.previous());
+        let handled = std::mem::take(&mut self.has_handled);
+        let in_hand = self.live.len() + self.replayed.len();
+        self.handler.progressed(before_first.unwrap_or(self.seen), handled, in_hand);
+    }
+
+    fn start_calls(&mut self) {
+        while !self.is_stopping() && self.calling < self.slots {
+            let Some(lane) = self.lanes.take() else { return };
+            self.start_call(lane);
+        }
+    }
+
+    fn start_call(&mut self, lane: u64) {
+        let settings = &self.handler.settings;
+        let notes = self.handler.notes.lock();
+        let ahead = |work: &Work| {
+            let may_wait = settings.parks_behind && work.cause == Cause::Live;
+            if !may_wait || notes.parked.len() == 0 {
+                return None;
+            }
+            notes.parked.ahead_of(&work.record.aggregate(), work.record.position())
+        };
+        let works = self.lanes.batch(lane, |batch, work| {
+            // What is parked now is noted when it is handled: one at a time.
+            let is_parked = |work: &Work| notes.parked.get(work.record.position()).is_some();
+            let joins = |first: &Work| {
+                first.failed + work.failed == 0 && !is_parked(first) && !is_parked(work)
+            };
+            batch.len() < BATCH_MAX && batch.first().is_none_or(joins) && ahead(work).is_none()
+        });
+        let Some(first) = works.first() else {
+            let behind = self.lanes.batch(lane, |batch, _| batch.is_empty()).pop();
+            let behind = behind.and_then(|work| Some((ahead(&work)?, work)));
+            drop(notes);
+            return match behind {
+                Some((ahead, work)) => {
+                    self.park(lane, work, &format!("behind position {ahead}, which is parked"));
+                }
+                None => self.lanes.free(lane),
+            };
+        };
+        let is_gone = matches!(first.cause, Cause::Parked { .. })
+            && notes.parked.get(first.record.position()).is_none();
+        drop(notes);
+        if is_gone {
+            // Dropped, or handled, since somebody asked.
+            return self.lanes.free(lane);
+        }
+        if first.failed > 0 {
+            let event_type = first.record.event_type();
+            self.handler.meter.count(event_type, |counts| counts.retries += 1);
+        }
+        let batch = works.iter().map(Work::delivery).collect();
+        let attempt = self.calls.clone().attempt(batch);
+        self.calling += 1;
+        let step = attempt.map(move |attempted| Step::Attempted { lane, works, attempted });
+        self.steps.push(step.boxed());
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Attempted { lane, works, attempted } => {
+                self.calling -= 1;
+                self.attempted(lane, works, attempted);
+            }
+            Step::Due { lane, work } => {
+                self.lanes.give_back(lane, vec![work]);
+                self.lanes.free(lane);
+            }
+            Step::Noted { lane, work, stored } => {
+                self.noting -= 1;
+                match stored {
+                    Ok(true) => {
+                        self.settle(&work);
+                        self.lanes.free(lane);
+                    }
+                    Ok(false) => {}
+                    Err(error) => self.stop(format!("it cannot note what it did: {error}")),
+                }
+            }
+            Step::ReplayNoted { is_end, stored } => {
+                self.noting -= 1;
+                if let Err(error) = stored {
+                    self.stop(format!("it cannot note its replay: {error}"));
+                } else if is_end {
+                    self.replay = None;
+                    self.source.end_replay();
+                }
+            }
+            Step::Loaded(loaded) => {
+                self.is_loading = false;
+                match loaded {
+                    Ok(works) => works.into_iter().for_each(|work| self.lanes.push(work)),
+                    Err(error) => self.stop(format!("it cannot read what is parked: {error}")),
+                }
+            }
+        }
+    }
+
+    fn attempted(&mut self, lane: u64, mut works: Vec<Work>, attempted: Attempted) {
+        let mut left = works.split_off(attempted.handled.min(works.len()));
+        if let [work] = &works[..] {
+            let position = work.record.position();
+            if self.handler.notes.lock().parked.get(position).is_some() {
+                self.lanes.give_back(lane, left);
+                return self.note(lane, work.clone(), Note::ParkedHandled { position });
+            }
+        }
+        for work in &works {
+            self.settle(work);
+        }
+        let failed = attempted.failure.filter(|_| !left.is_empty());
+        let work = failed.is_some().then(|| left.remove(0));
+        self.lanes.give_back(lane, left);
+        match work.zip(failed) {
+            Some((work, failure)) => self.failed(lane, work, &failure),
+            None => self.lanes.free(lane),
+        }
+    }
+
+    /// The event needs nothing more.
+    fn settle(&mut self, work: &Work) {
+        let position = work.record.position();
+        match work.cause {
+            Cause::Live => self.has_handled |= self.live.remove(&position),
+            Cause::Parked { .. } => {}
+            Cause::Replay => {
+                self.replayed.remove(&position);
+                if let Some(replay) = &mut self.replay {
+                    replay.events += 1;
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, lane: u64, mut work: Work, failure: &Failure) {
+        let event_type = work.record.event_type().to_owned();
+        self.handler.meter.count(&event_type, |counts| counts.errors += 1);
+        work.failed += 1;
+        let place =
+            format!("event {} at position {}", work.record.event_id(), work.record.position());
+        match (failure, self.handler.settings.unreadable) {
+            (Failure::Hangs(_), _) => return self.stop(format!("{place}: {failure}")),
+            (Failure::Unreadable(_), Unreadable::Stop) => {
+                return self.stop(format!("it cannot read {place}: {failure}"));
+            }
+            (Failure::Unreadable(_), Unreadable::Skip) => {
+                self.handler.meter.count(&event_type, |counts| counts.skipped += 1);
+                self.settle(&work);
+                return self.lanes.free(lane);
+            }
+            (Failure::Unreadable(_), Unreadable::Park) => {}
+            _ if matches!(work.cause, Cause::Parked { .. }) => {}
+            _ => {
+                if let Some(pause) = self.handler.settings.backoff.pause_after(work.failed) {
+                    let due = Delay::new(pause).map(move |()| Step::Due { lane, work });
+                    return self.steps.push(due.boxed());
+                }
+            }
+        }
+        if self.handler.settings.parks_behind {
+            let key = work.record.aggregate();
+            let comes_behind = |other: &Work| {
+                matches!(other.cause, Cause::Parked { .. }) && other.record.is_of(&key)
+            };
+            self.lanes.remove(lane, comes_behind);
+        }
+        self.park(lane, work, &failure.to_string());
+    }
+
+    fn park(&mut self, lane: u64, work: Work, error: &str) {
+        let parked = self.handler.notes.lock().parked.len();
+        let limit = self.handler.settings.parked_max;
+        if parked >= limit && !matches!(work.cause, Cause::Parked { .. }) {
+            return self
+                .stop(format!("it has parked {parked} events, the limit is {limit}: {error}"));
+        }
+        let event_type = work.record.event_type();
+        self.handler.meter.count(event_type, |counts| counts.parked += 1);
+        let note = Note::parked(&work.record, work.attempts(), error);
+        self.note(lane, work, note);
+    }
+
+    fn note(&mut self, lane: u64, work: Work, note: Note) {
+        self.noting += 1;
+        let noting = noted(Arc::clone(&self.bus), Arc::clone(&self.handler), note);
+        self.steps.push(noting.map(move |stored| Step::Noted { lane, work, stored }).boxed());
+    }
+
+    /// Parked events that somebody wants to be handled again are read, one after the other.
+    fn load_asked(&mut self) {
+        if self.is_loading || !self.handler.notes.lock().parked.has_asked() {
+            return;
+        }
+        let in_order = self.handler.settings.parks_behind;
+        let asked = self.handler.notes.lock().parked.take_asked(in_order);
+        self.is_loading = true;
+        let store = Arc::clone(&self.bus.store);
+        let load = async move {
+            let mut works = Vec::new();
+            for ParkedEvent { position, attempts, .. } in asked {
+                let record = record_at(&*store, position).await?;
+                works.push(Work::new(record, Cause::Parked { attempts }));
+            }
+            Ok(works)
+        };
+        self.steps.push(load.map(Step::Loaded).boxed());
+    }
+
+    /// Begins the next replay that was asked for, once nothing else is in hand.
+    fn begin_replay(&mut self) {
+        if self.replay.is_some() || !self.live.is_empty() || self.is_stopping() {
+            return;
+        }
+        let Some(asked) = self.handler.notes.lock().replays.front().cloned() else { return };
+        let (seen, events) = (asked.position, asked.events);
+        let within = asked.request.clone().within(&self.handler.settings.subject);
+        let is_over = within.is_none();
+        self.replay = Some(ReplayProgress { seen, events, is_over, noted_at: now() });
+        let request = within.unwrap_or_default();
+        self.source.begin_replay(AskedReplay { request, ..asked });
+    }
+
+    /// Notes how far the replay is from time to time, and when it is over.
+    fn note_replay(&mut self) {
+        let (Some(replay), Some(asked)) = (&mut self.replay, self.source.replay()) else { return };
+        let (replay_id, events) = (asked.replay_id, replay.events);
+        let is_end = replay.is_over && self.replayed.is_empty();
+        if self.noting > 0 || !(is_end || replay.noted_at.elapsed() >= PROGRESS_EVERY) {
+            return;
+        }
+        replay.noted_at = now();
+        let before_first = self.replayed.first().map(|first| first.previous());
+        let position = before_first.unwrap_or(replay.seen);
+        let note = if is_end {
+            Note::ReplayEnded { replay_id, events }
+        } else {
+            Note::ReplayProgressed { replay_id, position, events }
+        };
+        self.noting += 1;
+        let noting = noted(Arc::clone(&self.bus), Arc::clone(&self.handler), note);
+        self.steps.push(noting.map(move |stored| Step::ReplayNoted { is_end, stored }).boxed());
+    }
+}
+
+/// Stores a note, however long the log cannot; `false` if the handler stops before it could.
+async fn noted(
+    bus: Arc<BusShared>,
+    handler: Arc<HandlerShared>,
+    note: Note,
+) -> Result<bool, AppendError> {
+    loop {
+        match handler.note(&bus, note.clone()).await {
+            Ok(()) => return Ok(true),
+            Err(error) if !error.is_retryable() => return Err(error),
+            Err(_) if handler.stop.is_set() => return Ok(false),
+            Err(_) => Delay::new(RETRY_PAUSE).await,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The events that a handler could not handle, as its notes say.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use quipu_types::{AggregateKey, Position, Timestamp, Uuid};
+
+use super::note::{Note, Noted};
+
+/// An event that a handler could not handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedEvent {
+    /// Its place in the log.
+    pub position: Position,
+    /// Its id.
+    pub event_id: Uuid,
+    /// The aggregate it belongs to.
+    pub aggregate: AggregateKey,
+    /// Its type.
+    pub event_type: String,
+    /// Attempts so far; 0 if it was parked behind another one.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub error: String,
+    /// When it was parked.
+    pub parked_at: Timestamp,
+}
+
+/// The parked events of one handler.
+///
+/// Invariant: a fold of the handler's notes, each taken once and in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parked {
+    events: BTreeMap<Position, ParkedEvent>,
+    of_aggregate: HashMap<AggregateKey, BTreeSet<Position>>,
+    /// Those that somebody wants to be handled again.
+    asked: BTreeSet<Position>,
+}
+
+impl Parked {
+    pub(super) fn take(&mut self, noted: &Noted) {
+        match &noted.note {
+            Note::EventParked { position, .. } => {
+                self.forget(*position);
+                self.add(noted);
+            }
+            Note::ParkedReplayAsked { position } => {
+                if self.events.contains_key(position) {
+                    self.asked.insert(*position);
+                }
+            }
+            Note::ParkedHandled { position } | Note::ParkedDropped { position, .. } => {
+                self.forget(*position);
+            }
+            Note::ReplayAsked { .. } | Note::ReplayProgressed { .. } | Note::ReplayEnded { .. } => {
+            }
+        }
+    }
+
+    fn add(&mut self, noted: &Noted) {
+        let Note::EventParked {
+            position,
+            event_id,
+            aggregate_type,
+            aggregate_id,
+            event_type,
+            attempts,
+            error,
+        } = noted.note.clone()
+        else {
+            return;
+        };
+        let aggregate = AggregateKey { aggregate_type, aggregate_id };
+        self.of_aggregate.entry(aggregate.clone()).or_default().insert(position);
+        let parked_at = noted.at;
+        let event =
+            ParkedEvent { position, event_id, aggregate, event_type, attempts, error, parked_at };
+        self.events.insert(position, event);
+    }
+
+    fn forget(&mut self, position: Position) {
+        self.asked.remove(&position);
+        let Some(event) = self.events.remove(&position) else { return };
+        if let Some(positions) = self.of_aggregate.get_mut(&event.aggregate) {
+            positions.remove(&position);
+            if positions.is_empty() {
+                self.of_aggregate.remove(&event.aggregate);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(super) fn get(&self, position: Position) -> Option<&ParkedEvent> {
+        self.events.get(&position)
+    }
+
+    pub(super) fn events(&self) -> impl Iterator<Item = &ParkedEvent> {
+        self.events.values()
+    }
+
+    /// The first event of the aggregate that is parked, before this position.
+    pub(super) fn ahead_of(&self, key: &AggregateKey, position: Position) -> Option<Position> {
+        let first = *self.of_aggregate.get(key)?.first()?;
+        (first < position).then_some(first)
+    }
+
+    /// Takes those that are to be handled again, in order. With `in_order` those of the same
+    /// aggregates that were parked before them come along.
+    pub(super) fn take_asked(&mut self, in_order: bool) -> Vec<ParkedEvent> {
+        let asked = std::mem::take(&mut self.asked);
+        let mut wanted = asked.clone();
+        if in_order {
+            for event in asked.iter().filter_map(|position| self.events.get(position)) {
+                let same = self.of_aggregate.get(&event.aggregate).into_iter().flatten();
+                wanted.extend(same.take_while(|position| **position <= event.position));
+            }
+        }
+        wanted.iter().filter_map(|position| self.events.get(position)).cloned().collect()
+    }
+
+    pub(super) fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(parked: &mut Parked, note: Note) {
+        parked.take(&Noted { note, at: Timestamp::from_micros(1) });
+    }
+
+    fn park(parked: &mut Parked, position: u64, id: &str) {
+        let parked_event = Note::EventParked {
+            position: Position(position),
+            event_id: Uuid::from_u128(position.into()),
+            aggregate_type: "Call".to_owned(),
+            aggregate_id: id.to_owned(),
+            event_type: "Ended".to_owned(),
+            attempts: 5,
+            error: "why".to_owned(),
+        };
+        note(parked, parked_event);
+    }
+
+    fn positions(events: &[ParkedEvent]) -> Vec<u64> {
+        events.iter().map(|event| event.position.0).collect()
+    }
+
+    #[test]
+    fn what_is_parked_is_what_was_neither_handled_nor_dropped() {
+        let mut parked = Parked::default();
+        for (position, id) in [(3, "a"), (4, "b"), (7, "a"), (9, "c"), (3, "a")] {
+            park(&mut parked, position, id);
+        }
+        note(&mut parked, Note::ParkedHandled { position: Position(4) });
+        let reason = "of no use".to_owned();
+        note(&mut parked, Note::ParkedDropped { position: Position(9), reason });
+        note(&mut parked, Note::ParkedHandled { position: Position(100) });
+        assert_eq!(parked.events().map(|event| event.position.0).collect::<Vec<_>>(), [3, 7]);
+        let key = AggregateKey::new("Call", "a");
+        assert_eq!(parked.ahead_of(&key, Position(8)), Some(Position(3)));
+        assert_eq!(parked.ahead_of(&key, Position(3)), None, "not ahead of itself");
+        note(&mut parked, Note::ParkedHandled { position: Position(3) });
+        note(&mut parked, Note::ParkedHandled { position: Position(7) });
+        assert_eq!((parked.len(), parked.ahead_of(&key, Position(8))), (0, None));
+    }
+
+    #[test]
+    fn those_before_it_come_along_where_the_order_counts() {
+        for (in_order, expected) in [(false, vec![7]), (true, vec![3, 7])] {
+            let mut parked = Parked::default();
+            for (position, id) in [(3, "a"), (4, "b"), (7, "a"), (8, "a")] {
+                park(&mut parked, position, id);
+            }
+            for position in [7, 100] {
+                note(&mut parked, Note::ParkedReplayAsked { position: Position(position) });
+            }
+            assert!(parked.has_asked());
+            assert_eq!(positions(&parked.take_asked(in_order)), expected);
+            assert!(!parked.has_asked() && parked.len() == 4);
+        }
+    }
+}

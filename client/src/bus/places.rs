@@ -1,0 +1,134 @@
+//! How far the handlers of a bus have come, and who runs the bus: one record for all of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::lock::Mutex;
+use futures_timer::Delay;
+use quipu_types::{
+    AggregateKey, Append, AppendError, Direction, ExpectedVersion, Filter, NewEvent, Position,
+    ReadRequest, Uuid, Version,
+};
+use serde::{Deserialize, Serialize};
+
+use super::error::BusError;
+use super::handler::Subject;
+use crate::stamps::{Stamps, SystemStamps};
+use crate::store::EventStore;
+
+/// The aggregate type of places; the aggregate's id is the bus's name.
+pub const CHECKPOINT_TYPE: &str = "$checkpoint";
+const SAVED: &str = "PlacesSaved";
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How far the handlers of a bus have come, and who runs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// The log in which they were saved.
+    pub log_id: Uuid,
+    /// The run of the bus that saved them.
+    pub run: Uuid,
+    /// Who runs it, in its own words.
+    pub holder: String,
+    /// Whether that run has ended in order.
+    pub is_closed: bool,
+    /// The handlers, by their names.
+    pub handlers: BTreeMap<String, Place>,
+}
+
+/// How far one handler has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// What it hears of.
+    pub subject: Subject,
+    /// Everything up to here is handled, parked or skipped, or is none of its events.
+    pub position: Position,
+}
+
+impl Places {
+    /// The newest places of a bus, and the version of their record; none if it never ran.
+    ///
+    /// # Errors
+    /// That the log or the record cannot be read.
+    pub async fn newest(
+        store: &dyn EventStore,
+        bus: &str,
+    ) -> Result<(Version, Option<Self>), BusError> {
+        let request = ReadRequest {
+            filter: Filter::aggregate(stream_of(bus)),
+            direction: Direction::Backward,
+            limit: Some(1),
+            ..ReadRequest::default()
+        };
+        let page = store.read(request).next_batch().await?;
+        let Some(record) = page.first() else { return Ok((Version::NONE, None)) };
+        let places = serde_json::from_slice(record.payload()).map_err(|error| {
+            let (bus, position) = (bus.to_owned(), record.position());
+            BusError::Places { bus, position, problem: error.to_string() }
+        })?;
+        Ok((record.version(), Some(places)))
+    }
+
+    fn append(&self, bus: &str, version: Version) -> Append {
+        let stamp = SystemStamps.next();
+        let json = serde_json::to_vec(self).expect("names and numbers have JSON");
+        let event = NewEvent::json(stamp.event_id, stream_of(bus), SAVED, stamp.timestamp, json);
+        Append::one(event, ExpectedVersion::Exact(version))
+    }
+}
+
+pub(super) fn stream_of(bus: &str) -> AggregateKey {
+    AggregateKey::new(CHECKPOINT_TYPE, bus)
+}
+
+/// The places of the bus that runs here.
+///
+/// Invariant: each record follows the one before it (`Exact`), so that of two that both believe to
+/// run the bus one learns of the other before it moves a place.
+pub(super) struct SavedPlaces {
+    store: Arc<dyn EventStore>,
+    bus: String,
+    saved: Mutex<(Version, Places)>,
+}
+
+impl SavedPlaces {
+    /// Saves the first places of a run, behind the record with this version.
+    pub(super) async fn open(
+        store: Arc<dyn EventStore>,
+        bus: &str,
+        version: Version,
+        places: Places,
+    ) -> Result<Self, BusError> {
+        let bus = bus.to_owned();
+        let saved = Mutex::new((version, places.clone()));
+        let opened = Self { store, bus, saved };
+        opened.save(|_| places).await?;
+        Ok(opened)
+    }
+
+    /// Saves new places.
+    pub(super) async fn save(&self, change: impl FnOnce(Places) -> Places) -> Result<(), BusError> {
+        let mut saved = self.saved.lock().await;
+        let places = change(saved.1.clone());
+        let append = places.append(&self.bus, saved.0);
+        loop {
+            match self.store.append_system(append.clone()).await {
+                Ok(_) => break,
+                Err(AppendError::Conflict(_)) => {
+                    return Err(BusError::Lost { bus: self.bus.clone() });
+                }
+                // Sent again it is found by its id, if it was stored.
+                Err(error) if error.is_outcome_unknown() => Delay::new(RETRY_PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        *saved = (saved.0.next(), places);
+        Ok(())
+    }
+
+    /// What was saved last.
+    pub(super) async fn last(&self) -> Places {
+        self.saved.lock().await.1.clone()
+    }
+}
