@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use quipu_client::{AppendError, ReadError};
+use quipu_client::{AppendError, BusError, ReadError};
 
 use crate::output::note;
 
@@ -38,6 +38,17 @@ impl From<ReadError> for Failure {
         match error {
             ReadError::Corruption(_) | ReadError::PastEnd { .. } => Self::No(error.to_string()),
             _ => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
+impl From<BusError> for Failure {
+    fn from(error: BusError) -> Self {
+        match error {
+            BusError::Read(error) => error.into(),
+            BusError::Append(error) => error.into(),
+            BusError::Name { .. } => Self::Usage(error.to_string()),
+            _ => Self::No(error.to_string()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `--log DIR` or `--server ADDR`: where the events are that a command works on.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -139,6 +140,14 @@ impl Store {
         match self {
             Self::Log(log) => log,
             Self::Server(server) => &server.remote,
+        }
+    }
+
+    /// The same, to be shared.
+    pub(crate) fn shared(&self) -> Arc<dyn EventStore> {
+        match self {
+            Self::Log(log) => Arc::new(log.clone()),
+            Self::Server(server) => Arc::new(server.remote.clone()),
         }
     }
 

@@ -2,11 +2,13 @@
 
 mod append;
 mod bench;
+mod bus;
 mod demo;
 mod doctor;
 mod export;
 mod import;
 mod read;
+mod replay;
 mod segments;
 mod serve;
 mod status;
@@ -35,6 +37,10 @@ pub(crate) enum Command {
     Import(import::Args),
     /// Write events as lines of JSON.
     Export(export::Args),
+    /// Have a part of the past handled again, or print it.
+    Replay(replay::Args),
+    /// Look after event buses: their handlers, and what those could not handle.
+    Bus(bus::Args),
     /// Show what a log holds and how it is.
     Status(status::Args),
     /// Look at a log's segments.
@@ -58,6 +64,8 @@ impl Command {
             Self::Tail(args) => tail::run(args, out),
             Self::Import(args) => import::run(args, out),
             Self::Export(args) => export::run(args, out),
+            Self::Replay(args) => replay::run(args, out),
+            Self::Bus(args) => bus::run(args, out),
             Self::Status(args) => status::run(args, out),
             Self::Segments(args) => segments::run(args, out),
             Self::Verify(args) => verify::run(args, out),
