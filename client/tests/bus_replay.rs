@@ -14,12 +14,10 @@ use futures::executor::block_on;
 use quipu_client::*;
 
 async fn until_ended(notes: &HandlerNotes, replay_id: Uuid) -> u64 {
-    let state = async || notes.replay_state(replay_id).await.unwrap();
-    until(async || matches!(state().await, ReplayState::Ended { .. })).await;
-    match state().await {
-        ReplayState::Ended { events } => events,
-        other => panic!("{other:?}"),
-    }
+    let events = within(notes.replayed(replay_id)).await.unwrap();
+    let state = notes.replay_state(replay_id).await.unwrap();
+    assert_eq!(state, ReplayState::Ended { events });
+    events
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Handler {
     /// How long one attempt may take; 30 s by default.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { timeout: timeout.max(Duration::from_millis(1)), ..self }
     }
 
     /// The pauses between attempts.

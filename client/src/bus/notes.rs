@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use quipu_types::{AggregateKey, Position, Uuid};
+use quipu_types::{AggregateKey, Filter, Position, SubscribeRequest, SubscriptionItem, Uuid};
 
 use super::error::BusError;
 use super::handler::check_name;
@@ -122,6 +122,27 @@ impl HandlerNotes {
     /// That the log cannot be read.
     pub async fn replay_state(&self, replay_id: Uuid) -> Result<ReplayState, BusError> {
         Ok(self.read().await?.state_of(replay_id))
+    }
+
+    /// Waits until a replay has ended, for as long as it takes; gives how many events it was.
+    ///
+    /// # Errors
+    /// That the log cannot be read.
+    pub async fn replayed(&self, replay_id: Uuid) -> Result<u64, BusError> {
+        let filter = Filter::aggregate(self.stream());
+        let request = SubscribeRequest { filter, ..SubscribeRequest::default() };
+        let mut subscription = self.store.subscribe(request)?;
+        let mut remembered = Remembered::default();
+        loop {
+            for item in subscription.next_batch().await? {
+                if let SubscriptionItem::Event(record) = item {
+                    remembered.take(&record);
+                }
+            }
+            if let ReplayState::Ended { events } = remembered.state_of(replay_id) {
+                return Ok(events);
+            }
+        }
     }
 
     /// The stream of the notes.

@@ -165,7 +165,7 @@ impl Remembered {
     }
 
     /// Takes a note, unless it is taken already.
-    fn take(&mut self, record: &Record) {
+    pub(super) fn take(&mut self, record: &Record) {
         if record.position() <= self.upto {
             return;
         }
