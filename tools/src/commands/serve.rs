@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quipu_client::Embedded;
+use quipu_engine::LogOptions;
 use quipu_server::{Ports, Server, ServerOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -52,6 +53,10 @@ pub(crate) struct Args {
     /// Threads that serve connections; default: one a core.
     #[arg(long, value_name = "N")]
     workers: Option<std::num::NonZeroUsize>,
+    /// Size of a segment in bytes, a multiple of 4096; below 32 MiB, an append may take a quarter
+    /// of it.
+    #[arg(long, value_name = "N", default_value_t = LogOptions::default().segment_bytes)]
+    segment_bytes: u64,
 }
 
 /// Serves until it is told to stop.
@@ -84,7 +89,8 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let http = (args.http != "none").then_some(args.http.as_str());
     let ports = Ports::open(&args.listen, http, args.allow_remote).await.map_err(cannot_listen)?;
-    let log = LogArgs { options: args.how.options(), ..args.log.clone() };
+    let options = args.how.options().with_segment_bytes(args.segment_bytes);
+    let log = LogArgs { options, ..args.log.clone() };
     let log = open(log, &mut signals).await?;
     let options =
         ServerOptions { connections_max: args.connections_max, ..ServerOptions::default() };
