@@ -3,6 +3,7 @@
 
 pub mod conformance;
 pub mod events;
+pub mod faults;
 pub mod faulty_disk;
 pub mod filled_log;
 pub mod history;

@@ -45,8 +45,11 @@ fn an_address_that_others_could_reach_is_2_unless_it_is_allowed() {
 #[test]
 fn a_segment_of_no_size_there_is_is_3_and_names_the_sizes() {
     let place = Place::new();
-    run(&format!("serve --log {} --listen 127.0.0.1:0 --http none --segment-bytes 10000", place.log))
-        .code(3)
-        .complains("segment_bytes is 10000")
-        .complains("a multiple of 4096");
+    run(&format!(
+        "serve --log {} --listen 127.0.0.1:0 --http none --segment-bytes 10000",
+        place.log
+    ))
+    .code(3)
+    .complains("segment_bytes is 10000")
+    .complains("a multiple of 4096");
 }

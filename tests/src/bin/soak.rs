@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-/// Rounds of simulated crashes and faults, random histories, failing disks, SIGKILL, flipped bits
-/// and fuzzing, each with fresh seeds. Ends at the first failure with status 1; its seed and its
-/// complete output are then in target/soak/.
+/// Rounds of simulated crashes and faults, random histories, failing disks, SIGKILL, flipped bits,
+/// real faults under a real server, and fuzzing, each with fresh seeds. Ends at the first failure
+/// with status 1; its seed and its complete output are then in target/soak/, and the history that
+/// was no log's in target/faults/.
 #[derive(Parser)]
 #[command(after_help = "Example:\n  tests/soak --minutes 480")]
 struct Args {
@@ -31,6 +32,12 @@ struct Args {
     /// Random histories a round.
     #[arg(long, default_value_t = 2_000)]
     cases: u64,
+    /// Kills of a server a round; half as many power cuts, a tenth as many full disks.
+    #[arg(long, default_value_t = 200)]
+    kills: u64,
+    /// Minutes a round at half load with a fault every 30 s.
+    #[arg(long, default_value_t = 20)]
+    load_minutes: u64,
     /// Seconds that each fuzz target gets a round.
     #[arg(long, default_value_t = 60)]
     fuzz_seconds: u64,
@@ -94,6 +101,11 @@ fn rows(args: &Args, seed: u64, targets: &[String]) -> Result<Vec<Row>, String> 
         test("failing disk", "failing_disk"),
         test("SIGKILL", "crash"),
         test("flipped bits", "flips"),
+        faults("kills", "--kills", args.kills, seed),
+        faults("power cuts", "--power-cuts", args.kills.div_ceil(2), seed),
+        faults("full disks", "--full-disks", args.kills.div_ceil(10), seed),
+        faults("network", "--network-seconds", args.kills, seed),
+        faults("load with faults", "--soak-minutes", args.load_minutes, seed),
     ];
     rows.extend(targets.iter().map(|target| fuzz(target, args.fuzz_seconds, seed)));
     rows.retain(|row| args.only.as_ref().is_none_or(|only| row.name.contains(only)));
@@ -120,6 +132,13 @@ fn test(name: &str, file: &str) -> Row {
 fn model(cases: u64, seed: u64) -> Row {
     let env = vec![("PROPTEST_CASES", cases.to_string()), ("PROPTEST_RNG_SEED", seed.to_string())];
     Row { env, runs: Runs::Asked(cases), ..test("model", "model") }
+}
+
+/// Real faults, as many of a kind; counted are the operations that were checked.
+fn faults(name: &str, option: &str, count: u64, seed: u64) -> Row {
+    let run = "run --locked --release --package quipu-tests --bin faults --";
+    let arguments = format!("{run} {option} {count} --seed {seed}");
+    row(name, &arguments, Runs::Before("operations"))
 }
 
 /// As `check` runs it: new inputs are kept in target/fuzz-found/, the kept corpus is only read.

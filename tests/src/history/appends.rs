@@ -25,6 +25,13 @@ impl AppendCall {
         matches!(self.outcome, Outcome::Stored { duplicate: false, .. })
     }
 
+    /// One whose connection was lost, and that conflicts when it is sent again though its aggregate
+    /// can still come to where it is expected, is tried once more, and takes a new place.
+    fn keeps_its_turn(&self) -> bool {
+        let never_met_later = [ExpectedVersion::Any, ExpectedVersion::NoStream];
+        self.expectations.iter().all(|it| never_met_later.contains(&it.expected))
+    }
+
     fn may_have_stored(&self) -> bool {
         matches!(self.outcome, Outcome::Stored { .. } | Outcome::Unknown)
     }
@@ -102,9 +109,16 @@ fn nobody_made<T>(history: &History, stored: &Stored) -> Result<T, Violation> {
 pub(super) fn check_turns(history: &History) -> Result<(), Violation> {
     let mut firsts: Vec<_> = history.appends.iter().filter(|call| call.is_first()).collect();
     firsts.sort_by_key(|call| call.id);
-    for pair in firsts.windows(2).filter(|pair| pair[0].id.client == pair[1].id.client) {
-        if last_position(pair[0]) >= last_position(pair[1]) {
-            let problem = format!("{} is stored behind {}", pair[0].id, pair[1].id);
+    // The one of those made later that stands foremost.
+    let mut foremost: Option<&AppendCall> = None;
+    for call in firsts.into_iter().rev() {
+        let later = foremost.filter(|later| later.id.client == call.id.client);
+        let Some(later) = later.filter(|later| last_position(later) < last_position(call)) else {
+            foremost = Some(call);
+            continue;
+        };
+        if call.keeps_its_turn() {
+            let problem = format!("{} is stored behind {}", call.id, later.id);
             return Violation::of(Rule::InTurn, problem);
         }
     }

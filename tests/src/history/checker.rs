@@ -621,7 +621,9 @@ mod tests {
                         && call.id.client == 0
                 })
                 .collect();
-            let (one, other) = (*firsts.get(3)?, *firsts.get(4)?);
+            let keeps = |call: &AppendCall| call.expectations.iter().all(is_free);
+            let other = (1..firsts.len()).find(|at| keeps(&history.appends[firsts[*at]]))?;
+            let (one, other) = (firsts[other - 1], firsts[other]);
             let ids = (history.appends[one].id, history.appends[other].id);
             (history.appends[other].id, history.appends[one].id) = ids;
             Some(())

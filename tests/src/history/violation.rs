@@ -43,7 +43,8 @@ pub enum Rule {
     Delivered,
     /// What was answered before something else began stands before it.
     RealTime,
-    /// Appends of one client are stored in the order in which it made them.
+    /// Appends of one client are stored in the order in which it made them, but for those that its
+    /// connection had to try again.
     InTurn,
 }
 

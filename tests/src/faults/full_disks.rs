@@ -1,0 +1,129 @@
+//! A disk that fills up under a server: appends are refused cleanly while reads go on, and taken
+//! again when there is space; also through a restart while it is full, and where not the disk but
+//! what a file may hold is at its end.
+#![expect(clippy::disallowed_methods, reason = "it says how long it took, and waits for a disk")]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, prlimit};
+
+use super::loop_disk::FileSystem;
+use super::site::{Disk, Setup, Site};
+use super::tally::Tally;
+use crate::history::calls::Outcome;
+use crate::history::journal::History;
+
+const DISK_BYTES: u64 = 256 << 20;
+/// How long the space that is left may last.
+const FULL_WITHIN: Duration = Duration::from_mins(1);
+/// A system that says so with a signal would end the server: as a host that means it sets it up.
+const WITHOUT_SIGNAL: [&str; 4] = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+
+/// How the space goes, and comes back.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// It is taken away, and given back while the server runs.
+    Running,
+    /// The server is ended and started again while the disk is full.
+    Restarted,
+    /// A file may not become any larger.
+    FileSize,
+}
+
+/// Fills so many disks, each of them once in one of the ways.
+pub fn run(setup: &Setup, disks: u64, seed: u64) -> Result<Tally> {
+    let start = Instant::now();
+    let mut tally = Tally::new("full disks");
+    for number in 0..disks {
+        let way = [Way::Running, Way::Restarted, Way::FileSize][usize::try_from(number % 3)?];
+        let disk = Disk::of(FileSystem::Ext4, setup, DISK_BYTES)?;
+        let mut site = Site::closed(setup, disk, seed + number)?;
+        if let Way::FileSize = way {
+            site.command.within = WITHOUT_SIGNAL.map(str::to_owned).to_vec();
+        }
+        site.start()?;
+        site.address = format!("quipu://{}", site.server_address());
+        site.open_doors();
+        site.wait(20..300);
+        let filled = match way {
+            Way::Running => fill_while_it_runs(&mut site),
+            Way::Restarted => restart_while_full(&mut site),
+            Way::FileSize => limit_file_size(&mut site),
+        };
+        if let Err(error) = filled {
+            return Err(site.keep(&History::default(), error.context(format!("{way:?}"))));
+        }
+        tally.served_after = tally.served_after.max(site.served_after);
+        let (checked, _) = site.close()?;
+        tally.checked.add(&checked);
+        tally.runs += 1;
+        tally.took = start.elapsed();
+    }
+    Ok(tally)
+}
+
+/// Fills the disk under the server that runs, and gives the space back to it.
+pub fn fill_while_it_runs(site: &mut Site) -> Result<()> {
+    let but = site.rng.u64(..4 << 20);
+    site.loop_disk()?.fill(but)?;
+    wait_until_full(site)?;
+    site.wait(0..300);
+    site.end().context("a read of a full log")?;
+    ensure!(site.server()?.is_running()?, "the server has ended");
+    site.loop_disk()?.free()?;
+    site.heal();
+    site.must_serve()
+}
+
+/// Once there is space, a log that had none for its next segment's file is opened again.
+fn restart_while_full(site: &mut Site) -> Result<()> {
+    let but = site.rng.u64(..4 << 20);
+    site.loop_disk()?.fill(but)?;
+    wait_until_full(site)?;
+    site.kill()?;
+    site.loop_disk()?.fill(0)?;
+    site.start().context("starting on a full disk")?;
+    site.end().context("a read of a full log that was opened")?;
+    ensure!(site.server()?.is_running()?, "the server has ended");
+    site.loop_disk()?.free()?;
+    site.heal();
+    if !site.serves_within(Duration::from_secs(2))? {
+        site.kill()?;
+        site.start()?;
+    }
+    site.must_serve()
+}
+
+/// No file may be larger than something less than a segment: a write is short, the next refused.
+fn limit_file_size(site: &mut Site) -> Result<()> {
+    let bytes = site.rng.u64(4096..site.command.segment_bytes);
+    let pid = Some(site.server()?.pid());
+    let limit = |current| Rlimit { current, maximum: None };
+    prlimit(pid, Resource::Fsize, limit(Some(bytes)))?;
+    wait_until_full(site)?;
+    site.end().context("a read while nothing can be written")?;
+    ensure!(site.server()?.is_running()?, "the server has ended");
+    prlimit(pid, Resource::Fsize, limit(None))?;
+    site.heal();
+    // A group that was written short has failed the log, until it is opened again.
+    if !site.serves_within(Duration::from_secs(2))? {
+        site.kill()?;
+        site.start()?;
+    }
+    site.must_serve()
+}
+
+fn wait_until_full(site: &mut Site) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < FULL_WITHIN {
+        match site.probe(Duration::from_secs(5))? {
+            Outcome::Failed(_) => return Ok(()),
+            Outcome::Stored { .. } => std::thread::sleep(Duration::from_millis(10)),
+            // The log has failed; it says more at the next try.
+            Outcome::Unknown => std::thread::sleep(Duration::from_millis(50)),
+            other => anyhow::bail!("a probe was told {other:?}"),
+        }
+    }
+    anyhow::bail!("no append was refused within {FULL_WITHIN:?}")
+}
