@@ -1,21 +1,33 @@
 //! What each step of an append and of a scan costs, for an event with 1 KB of JSON.
 
 use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
 
+use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quipu_engine::Origin;
 use quipu_engine::commit::prepared::PreparedAppend;
 use quipu_engine::format::BlockBuffer;
 use quipu_engine::format::group::{
     FRAME_HEADER_BYTES, Group, GroupBuilder, GroupKind, GroupPlace, write_frame_header,
 };
 use quipu_engine::index::keys::KeyHasher;
-use quipu_types::record::{EventBody, RecordBuffer, encode, stamp};
-use quipu_types::{AggregateKey, Limits, NewEvent, Position, Record, Timestamp, Uuid, Version};
+use quipu_engine::read::cursor::PageLimits;
+use quipu_engine::{
+    Access, Backend, DiskStorage, Environment, EventLog, LogOptions, Mapping, Origin, System,
+};
+use quipu_protocol::message::MESSAGE_HEADER_BYTES;
+use quipu_protocol::{AppendRequest, BorrowedAppend, Message, Records};
+use quipu_types::record::{EventBody, HEADER_BYTES, RecordBuffer, encode, stamp};
+use quipu_types::{
+    AggregateKey, Append, ExpectedVersion, Limits, NewEvent, Position, ReadRequest, Record,
+    Timestamp, Uuid, Version,
+};
 use rkyv::ser::allocator::Arena;
 
 const SEGMENT: Uuid = Uuid::from_u128(7);
 const EVENTS: usize = 100;
+const SCANNED_APPENDS: u128 = 300;
 
 fn event(id: u128) -> NewEvent {
     let key = AggregateKey::new("Call", Uuid::from_u128(id / 100).to_string());
@@ -71,6 +83,9 @@ fn pieces(criterion: &mut Criterion) {
         bench.iter(|| encode(RecordBuffer::new(), &EventBody::from(black_box(&one)), &mut arena));
     });
     let bytes = bytes::Bytes::from_owner(record_bytes(1, &mut arena));
+    criterion.bench_function("checksum one record", |bench| {
+        bench.iter(|| crc32fast::hash(black_box(&bytes[HEADER_BYTES..])));
+    });
     criterion.bench_function("validate one record", |bench| {
         bench.iter(|| Record::parse(black_box(bytes.clone())));
     });
@@ -100,5 +115,83 @@ fn pieces(criterion: &mut Criterion) {
     many.finish();
 }
 
-criterion_group!(benches, pieces);
+/// An append and a page of records as they travel, there and back.
+fn codec(criterion: &mut Criterion) {
+    let events: Vec<NewEvent> = (1..=EVENTS as u128).map(event).collect();
+    let key = events[0].aggregate.clone();
+    let append = Append { events, expectations: vec![(key, ExpectedVersion::NoStream)] };
+    let append = AppendRequest::from(append);
+    let mut arena = Arena::new();
+    let record = |id| {
+        let bytes = bytes::Bytes::from_owner(record_bytes(id, &mut arena));
+        Record::parse(bytes).expect("what was encoded is a record")
+    };
+    let records: Vec<Record> = (1..=EVENTS as u128).map(record).collect();
+    let mut codec = criterion.benchmark_group("a message of 100 events");
+    codec.throughput(Throughput::Elements(EVENTS as u64));
+    let mut out = BytesMut::new();
+    codec.bench_function("encode an append", |bench| {
+        bench.iter(|| {
+            out.clear();
+            black_box(&append).encode(1, &mut out);
+        });
+    });
+    let body = out.split().freeze().slice(MESSAGE_HEADER_BYTES..);
+    codec.bench_function("decode an append", |bench| {
+        bench.iter(|| BorrowedAppend::decode(black_box(&body)).map(|append| append.events.len()));
+    });
+    codec.bench_function("encode a page of records", |bench| {
+        bench.iter(|| {
+            out.clear();
+            Records::encode_page(black_box(&records), 1, &mut out);
+        });
+    });
+    let body = out.split().freeze().slice(MESSAGE_HEADER_BYTES..);
+    codec.bench_function("decode a page of records, validated", |bench| {
+        bench.iter(|| Records::decode(black_box(&body).clone()).map(|page| page.0.len()));
+    });
+    codec.finish();
+}
+
+/// Every record of sealed segments, checksums verified.
+fn scan(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let log = open(folder.path());
+    for number in 0..SCANNED_APPENDS {
+        let ids = number * 100..(number + 1) * 100;
+        let append = Append { events: ids.map(|id| event(id + 1)).collect(), ..Append::default() };
+        log.append(&append).expect("the disk takes it");
+    }
+    let events = SCANNED_APPENDS * 100;
+    let count = || {
+        let mut cursor = log.read(ReadRequest::default());
+        let mut records = 0;
+        while !cursor.is_done() {
+            let page = cursor.next_page(PageLimits::default()).expect("the log is whole");
+            records += page.records.len() as u128;
+        }
+        records
+    };
+    assert_eq!(count(), events);
+    let mut scan = criterion.benchmark_group("a log of 30,000 events");
+    scan.throughput(Throughput::Elements(u64::try_from(events).unwrap_or(u64::MAX)));
+    scan.sample_size(10);
+    scan.bench_function("scan it, warm", |bench| bench.iter(count));
+    scan.finish();
+    log.close();
+}
+
+/// With segments so small that all but the last are sealed.
+fn open(folder: &Path) -> EventLog {
+    let storage =
+        DiskStorage::open(folder, Access::ReadWrite, Backend::default(), Mapping::default())
+            .expect("the folder can be opened");
+    let clock = Arc::new(System);
+    let env = Environment { storage: Arc::new(storage), clock: clock.clone(), entropy: clock };
+    let limits = Limits { append_bytes_max: 1 << 20, ..Limits::default() };
+    let options = LogOptions { segment_bytes: 8 << 20, limits, ..LogOptions::default() };
+    EventLog::open(env, options).expect("a new log can be opened")
+}
+
+criterion_group!(benches, pieces, codec, scan);
 criterion_main!(benches);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use futures::future::try_join_all;
 use hdrhistogram::Histogram;
 use quipu_client::{
@@ -22,10 +23,12 @@ use crate::store_args::{StoreArgs, cannot_connect};
 const EXAMPLES: &str = "Examples:
   quipu bench subscribe --log ./bench-log --subscribers 4
   quipu bench subscribe --server 127.0.0.1:7440 --subscribers 200 --seconds 30
+  quipu bench subscribe --server 127.0.0.1:7440 --from-end --seconds 30 --latency-from timestamp
 
 Each subscriber gets every event from the first; MB/s counts records as they are stored. With
 --seconds they follow so long after they have caught up; the latency is that of events stored in
-that time, from when the log took them, by the clock of this machine.";
+that time, from when the log took them, by the clock of this machine. With --latency-from timestamp
+it begins when they were made, which for those of `bench append` is just before they are submitted.";
 
 /// Who subscribes to what.
 #[derive(clap::Args)]
@@ -42,6 +45,18 @@ pub(crate) struct Args {
     /// Begin at the end, without catching up.
     #[arg(long, requires = "seconds")]
     from_end: bool,
+    /// Which of an event's times its latency begins at.
+    #[arg(long, value_enum, requires = "seconds", default_value_t = Begin::RecordedAt)]
+    latency_from: Begin,
+}
+
+/// When the way of an event to a subscriber begins.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Begin {
+    /// When the log took it.
+    RecordedAt,
+    /// When it happened, as its host says.
+    Timestamp,
 }
 
 /// What the subscribers of one thread have heard.
@@ -56,11 +71,15 @@ impl Heard {
         Self { events: 0, bytes: 0, latencies: histogram() }
     }
 
-    fn take(&mut self, event: &quipu_client::Record, is_live: bool) {
+    fn take(&mut self, event: &quipu_client::Record, live_from: Option<Begin>) {
         self.events += 1;
         self.bytes += event.as_bytes().len() as u64;
-        if is_live {
-            let micros = System.now().as_micros() - event.recorded_at().as_micros();
+        let begin = live_from.map(|begin| match begin {
+            Begin::RecordedAt => event.recorded_at(),
+            Begin::Timestamp => event.timestamp(),
+        });
+        if let Some(begin) = begin {
+            let micros = System.now().as_micros() - begin.as_micros();
             record(&mut self.latencies, Duration::from_micros(micros.max(0).unsigned_abs()));
         }
     }
@@ -137,7 +156,9 @@ async fn listen(
         };
         for item in items {
             match item {
-                SubscriptionItem::Event(event) => heard.borrow_mut().take(&event, until.is_some()),
+                SubscriptionItem::Event(event) => {
+                    heard.borrow_mut().take(&event, until.map(|_| args.latency_from));
+                }
                 SubscriptionItem::CaughtUp(_) if until.is_none() => match args.seconds {
                     None => return Ok(()),
                     Some(seconds) => until = Some(Instant::now() + Duration::from_secs(seconds)),
