@@ -33,6 +33,14 @@ pub struct PhoneNumberHash([u8; HASH_BYTES]);
 
 spelled! { PhoneNumberHash: "phone number hash, 64 hex digits" }
 
+impl PhoneNumberHash {
+    /// The hash itself.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; HASH_BYTES] {
+        &self.0
+    }
+}
+
 /// Text that is no hash. It does not say which text: that may be somebody's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a phone number hash is 64 lower-case hex digits, not {given_bytes} bytes of other text")]

@@ -1,0 +1,196 @@
+//! Tables: made once, brought from version to version, and never taken for somebody else's.
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::ReplicateError;
+use crate::postgres::quoted;
+use crate::projection::Projection;
+use crate::session::Session;
+use crate::sql_error::SqlError;
+
+/// How the table that says what was made is known to be a replicator's.
+const MARK: &str = "Quipu replicator: which tables it has made";
+/// What the replicator itself needs.
+const OWN: &str = "replicator";
+const OWN_MIGRATIONS: [&str; 1] = [include_str!("sql/replicator_1.sql")];
+/// What `events` is, for the statements that read it.
+pub(crate) const EVENTS_RELATION: &str = include_str!("sql/events_relation.sql");
+
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu-migrations:' || $1, 0))";
+const FIND_MARK: &str = "SELECT c.oid IS NOT NULL, coalesce(obj_description(c.oid, 'pg_class'), '') \
+    FROM (SELECT to_regclass($1::text)) AS r(oid) LEFT JOIN pg_class c ON c.oid = r.oid";
+const MAKE_TABLE: &str = "CREATE TABLE quipu_replicator_migrations (
+    projection VARCHAR(255) NOT NULL,
+    version INTEGER NOT NULL,
+    definition TEXT,
+    applied_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (projection, version)
+)";
+const FIND: &str = "SELECT coalesce(max(version), 0), \
+    (array_agg(definition ORDER BY version DESC))[1] \
+    FROM quipu_replicator_migrations WHERE projection = $1";
+const ADD: &str = "INSERT INTO quipu_replicator_migrations (projection, version, definition) \
+    VALUES ($1, $2, $3)";
+
+/// Where the tables of a projection are: in the schema that is served, or in one beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The schema that is served; checkpoints are there.
+    pub(crate) schema: String,
+    /// Where a rebuild or a check fills tables of its own.
+    pub(crate) shadow: Option<String>,
+}
+
+impl Place {
+    /// In which schemas tables are looked for, in this order.
+    pub(crate) fn schemas(&self) -> Vec<&str> {
+        self.shadow.iter().chain([&self.schema]).map(String::as_str).collect()
+    }
+
+    fn of_tables(&self) -> &str {
+        self.shadow.as_ref().unwrap_or(&self.schema)
+    }
+}
+
+/// Makes the schema and what the replicator itself needs.
+pub(crate) async fn make_ready(session: &Session, schema: &str) -> Result<(), ReplicateError> {
+    in_transaction(session, async {
+        session.execute("wait for other replicators", LOCK, &[&schema]).await?;
+        make_schema(session, schema).await?;
+        let table = format!("{}.quipu_replicator_migrations", quoted(schema));
+        let found = session.query("look for tables", FIND_MARK, &[&table]).await?;
+        match found.first().map(|row| (row.get::<_, bool>(0), row.get::<_, String>(1))) {
+            Some((true, mark)) if mark == MARK => {}
+            Some((true, _)) => return Err(foreign(OWN, schema, &format!("{table} is there"))),
+            _ => {
+                session.run("make the table of migrations", MAKE_TABLE).await?;
+                let mark = format!("COMMENT ON TABLE quipu_replicator_migrations IS '{MARK}'");
+                session.run("mark the table of migrations", &mark).await?;
+            }
+        }
+        let place = Place { schema: schema.to_owned(), shadow: None };
+        migrate_one(session, &place, OWN, &OWN_MIGRATIONS, None).await
+    })
+    .await
+}
+
+/// Makes a projection's tables, or brings them to its version; all of it, or nothing.
+///
+/// `label` is the name under which they are remembered.
+pub(crate) async fn migrate(
+    session: &Session,
+    place: &Place,
+    projection: &dyn Projection,
+    label: &str,
+) -> Result<(), ReplicateError> {
+    if projection.reads_events() {
+        session.run("make the relation `events`", EVENTS_RELATION).await?;
+    }
+    in_transaction(session, async {
+        session.execute("wait for other replicators", LOCK, &[&place.schema]).await?;
+        make_schema(session, place.of_tables()).await?;
+        let (migrations, definition) = (projection.migrations(), projection.definition());
+        migrate_one(session, place, label, &migrations, definition).await?;
+        check_statements(session, projection).await
+    })
+    .await
+}
+
+/// Forgets what was made under this name.
+pub(crate) async fn forget(session: &Session, label: &str) -> Result<(), SqlError> {
+    const FORGET: &str = "DELETE FROM quipu_replicator_migrations WHERE projection = $1";
+    session.execute("forget what was made", FORGET, &[&label]).await.map(drop)
+}
+
+async fn migrate_one(
+    session: &Session,
+    place: &Place,
+    label: &str,
+    migrations: &[&str],
+    definition: Option<&str>,
+) -> Result<(), ReplicateError> {
+    let found = session.query("look for tables", FIND, &[&label]).await?;
+    let (given, known) = (found.first().map_or(0, |row| row.get::<_, i32>(0)), migrations.len());
+    let known = i32::try_from(known).unwrap_or(i32::MAX);
+    if given > known {
+        return Err(ReplicateError::NewerTables { projection: label.to_owned(), given, known });
+    }
+    let before = found.first().and_then(|row| row.get::<_, Option<String>>(1));
+    if given > 0 && before.as_deref() != definition {
+        return Err(ReplicateError::Redefined { projection: label.to_owned() });
+    }
+    let schema = place.of_tables();
+    for (version, migration) in (1..).zip(migrations).skip(usize::try_from(given).unwrap_or(0)) {
+        let doing = format!("make the tables of {label}");
+        // A `DROP … IF EXISTS` must not reach what is served while a shadow of it is made.
+        look_in(session, &[schema]).await?;
+        session.run(&doing, migration).await.map_err(|error| {
+            if error.is(&SqlState::DUPLICATE_TABLE) || error.is(&SqlState::DUPLICATE_OBJECT) {
+                return foreign(label, schema, &error.to_string());
+            }
+            error.into()
+        })?;
+        look_in(session, &place.schemas()).await?;
+        session.execute("note what was made", ADD, &[&label, &version, &definition]).await?;
+    }
+    Ok(())
+}
+
+async fn look_in(session: &Session, schemas: &[&str]) -> Result<(), SqlError> {
+    let path: Vec<String> = schemas.iter().map(|schema| quoted(schema)).collect();
+    let path = format!("SET LOCAL search_path TO {}", path.join(", "));
+    session.run("set the search path", &path).await
+}
+
+async fn check_statements(
+    session: &Session,
+    projection: &dyn Projection,
+) -> Result<(), ReplicateError> {
+    for sql in projection.statements() {
+        let problem = match session.prepare("prepare the statement", sql).await {
+            Ok(statement) if statement.params().is_empty() => continue,
+            Ok(_) => "its statement has parameters: it reads `events` and takes nothing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let projection = projection.name().to_owned();
+        return Err(ReplicateError::Definition { projection, problem });
+    }
+    Ok(())
+}
+
+async fn make_schema(session: &Session, schema: &str) -> Result<(), SqlError> {
+    const FIND_SCHEMA: &str = "SELECT 1 WHERE to_regnamespace($1::text) IS NULL";
+    let schema = quoted(schema);
+    let missing = session.query("look for the schema", FIND_SCHEMA, &[&schema]).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    session.run("make the schema", &format!("CREATE SCHEMA {schema}")).await
+}
+
+fn foreign(projection: &str, schema: &str, problem: &str) -> ReplicateError {
+    ReplicateError::ForeignTable {
+        projection: projection.to_owned(),
+        schema: schema.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
+
+/// Does it in one transaction, and takes it back where it fails.
+pub(crate) async fn in_transaction<T>(
+    session: &Session,
+    work: impl Future<Output = Result<T, ReplicateError>>,
+) -> Result<T, ReplicateError> {
+    session.run("begin", "BEGIN").await?;
+    match work.await {
+        Ok(done) => {
+            session.run("commit", "COMMIT").await?;
+            Ok(done)
+        }
+        Err(error) => {
+            // Where the connection is lost, Postgres takes it back by itself.
+            session.run("roll back", "ROLLBACK").await.ok();
+            Err(error)
+        }
+    }
+}
