@@ -98,6 +98,12 @@ impl Lines {
 
 /// Reads up to the next line break, which is dropped, and gives the bytes consumed; of a line that
 /// is too long keeps only the beginning.
+/// All of a small file that a person wrote.
+pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|error| Failure::Unreachable(format!("cannot read {}: {error}", path.display())))
+}
+
 fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let mut consumed = 0;

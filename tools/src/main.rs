@@ -13,6 +13,7 @@ mod progress;
 mod random;
 mod record_printer;
 mod session;
+mod signals;
 mod store_args;
 mod table;
 mod units;

@@ -45,6 +45,12 @@ pub(crate) struct Server {
 }
 
 impl StoreArgs {
+    /// Where one of them is given.
+    pub(crate) fn given(log: Option<PathBuf>, server: Option<String>) -> Option<Self> {
+        let options = Options::default();
+        (log.is_some() || server.is_some()).then_some(Self { log, server, options })
+    }
+
     /// Opens the store to append to it; a log that is missing is made.
     pub(crate) fn open(&self) -> Result<Store, Failure> {
         self.open_with(RemoteOptions::default(), LogArgs::open)
@@ -135,6 +141,14 @@ pub(crate) fn cannot_connect(error: ConnectError) -> Failure {
 }
 
 impl Store {
+    /// The same for whoever needs one of its own. A server's is of use while this one is there.
+    pub(crate) fn shared(&self) -> Arc<dyn EventStore> {
+        match self {
+            Self::Log(log) => Arc::new(log.clone()),
+            Self::Server(server) => Arc::new(server.remote.clone()),
+        }
+    }
+
     /// What both can do.
     pub(crate) fn events(&self) -> &dyn EventStore {
         match self {

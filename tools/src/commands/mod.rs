@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod read;
 mod replay;
+mod replicate;
 mod segments;
 mod serve;
 mod status;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Bus(bus::Args),
     /// Show what a log holds and how it is.
     Status(status::Args),
+    /// Keep read models in Postgres filled from a log.
+    Replicate(replicate::Args),
     /// Look at a log's segments.
     Segments(segments::Args),
     /// Check everything a log holds.
@@ -67,6 +70,7 @@ impl Command {
             Self::Replay(args) => replay::run(args, out),
             Self::Bus(args) => bus::run(args, out),
             Self::Status(args) => status::run(args, out),
+            Self::Replicate(args) => replicate::run(args, out),
             Self::Segments(args) => segments::run(args, out),
             Self::Verify(args) => verify::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),

@@ -8,13 +8,13 @@ use quipu_server::{Ports, Server, ServerOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
 use crate::log_args::LogArgs;
 use crate::open_args::OpenArgs;
 use crate::output::{Output, note, whisper};
+use crate::signals::Signals;
 
 /// Threads for what may wait for the disk.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -150,29 +150,5 @@ fn cannot_listen(error: quipu_server::ListenError) -> Failure {
     match error {
         quipu_server::ListenError::Remote { .. } => Failure::Usage(error.to_string()),
         error => Failure::Unreachable(error.to_string()),
-    }
-}
-
-/// What asks a server to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let take = |kind| {
-            let cannot = |error| Failure::Unreachable(format!("cannot take signals: {error}"));
-            signal(kind).map_err(cannot)
-        };
-        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-        Ok(Self { terminate: take(terminate)?, interrupt: take(interrupt)? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

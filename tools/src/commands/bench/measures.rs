@@ -82,7 +82,8 @@ impl Percentiles {
         }
     }
 
-    fn text(self) -> String {
+    /// As people read them.
+    pub(crate) fn text(self) -> String {
         let text = |micros| units::duration(Duration::from_micros(micros));
         format!(
             "p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",

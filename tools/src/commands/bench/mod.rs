@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod measures;
 mod open;
 mod read;
+mod replicate;
 mod subscribe;
 
 use clap::Subcommand;
@@ -33,6 +34,8 @@ enum What {
     Read(read::Args),
     /// Subscribers that catch up, and follow.
     Subscribe(subscribe::Args),
+    /// Read models in Postgres, beside what Postgres alone can do.
+    Replicate(replicate::Args),
     /// The way to a server and back, without a log.
     Echo(echo::Args),
     /// Opening a log that was closed in order.
@@ -51,6 +54,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
         What::Append(args) => append::run(args, out),
         What::Read(args) => read::run(args, out),
         What::Subscribe(args) => subscribe::run(args, out),
+        What::Replicate(args) => replicate::run(args, out),
         What::Echo(args) => echo::run(args, out),
         What::Open(args) => open::run(args, out),
     }

@@ -1,0 +1,143 @@
+//! How far behind the read models are while so many events a second are offered to the log.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::executor::block_on;
+use futures::stream::{FuturesOrdered, StreamExt};
+use hdrhistogram::Histogram;
+use quipu_client::{Embedded, EventStore, Position};
+use quipu_engine::clock::{Clock, System};
+use quipu_replicator::{Committed, Observer, Postgres, Replicator};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::calls::{self, Calls};
+use super::{TemporaryLog, drop_schema, round_rate};
+use crate::commands::bench::measures::{Percentiles, histogram};
+use crate::commands::replicate::runtime;
+use crate::failure::Failure;
+use crate::output::{Output, whisper};
+use crate::wait::{self, now, since};
+
+/// How often events are appended.
+const EVERY: Duration = Duration::from_millis(2);
+
+/// What was offered, and what became of it.
+#[derive(Serialize)]
+struct Figures {
+    what: &'static str,
+    offered_per_s: u64,
+    events: u64,
+    seconds: f64,
+    /// Events a second that Postgres had committed, to the last of them.
+    events_per_s: f64,
+    lag_us: Percentiles,
+}
+
+/// Offers events, and prints the lag.
+pub(super) fn run(
+    postgres: &Postgres,
+    rate: u64,
+    seconds: u64,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let place = TemporaryLog::empty()?;
+    let log = place.log.clone();
+    let runtime = runtime()?;
+    runtime.block_on(drop_schema(postgres))?;
+    let witness = Arc::new(Witness { heard: Mutex::new((histogram(), Position::START)) });
+    let store: Arc<dyn EventStore> = Arc::new(log.clone());
+    let replicator = Replicator::new(store, postgres.clone(), calls::projections())
+        .observed_by(Arc::clone(&witness) as Arc<dyn Observer>);
+    runtime.block_on(replicator.make_tables())?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let following = runtime.spawn(async move { replicator.run(stopped.map(drop)).await });
+    whisper(format_args!("offering {rate} events/s for {seconds} s"));
+    let started = now();
+    let (events, last) = offer(&log, rate, Duration::from_secs(seconds))?;
+    while witness.through() < last && !following.is_finished() {
+        wait::pause_until(now() + EVERY);
+    }
+    let taken = since(started).as_secs_f64();
+    drop(stop);
+    let ended = runtime.block_on(following);
+    let summary = ended.map_err(|error| Failure::No(error.to_string()))??;
+    if let Some((name, problem)) = summary.failed.first() {
+        return Err(Failure::No(format!("{name} failed: {problem}")));
+    }
+    runtime.block_on(drop_schema(postgres))?;
+    let lags = witness.heard.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
+    print(rate, events, taken, &lags, out)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are not exact")]
+fn print(
+    rate: u64,
+    events: u64,
+    taken: f64,
+    lags: &Histogram<u64>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let figures = Figures {
+        what: "lag",
+        offered_per_s: rate,
+        events,
+        seconds: taken,
+        events_per_s: round_rate(events as f64 / taken),
+        lag_us: Percentiles::of(lags),
+    };
+    if out.is_json() {
+        return out.object(&figures);
+    }
+    let (replicated, lag) = (figures.events_per_s, figures.lag_us.text());
+    out.line(format_args!("{replicated:.0} of {rate} events/s offered were replicated; lag {lag}"))
+}
+
+/// Appends as planned, however late the answers are; how many events, and the last of them.
+fn offer(log: &Embedded, rate: u64, time: Duration) -> Result<(u64, Position), Failure> {
+    let mut calls = Calls::new()?;
+    let mut in_flight = FuturesOrdered::new();
+    let (started, mut offered, mut last) = (now(), 0, Position::START);
+    while since(started) < time {
+        let due = u64::try_from(since(started).as_micros() * u128::from(rate) / 1_000_000);
+        let due = due.unwrap_or(u64::MAX).saturating_sub(offered).min(2_000);
+        if due > 0 {
+            offered += due;
+            in_flight.push_back(wait::begun(log.append(calls.append(log, due))));
+        }
+        while let Some(answer) = in_flight.next().now_or_never().flatten() {
+            last = answer?.last_position();
+        }
+        wait::pause_until(now() + EVERY);
+    }
+    while let Some(answer) = block_on(in_flight.next()) {
+        last = answer?.last_position();
+    }
+    Ok((offered, last))
+}
+
+/// Notes lags, and how far it is.
+struct Witness {
+    heard: Mutex<(Histogram<u64>, Position)>,
+}
+
+impl Witness {
+    fn through(&self) -> Position {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
+impl Observer for Witness {
+    fn committed(&self, committed: &Committed<'_>) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.1 = committed.through;
+        if let Some((first, _)) = committed.recorded {
+            let micros = System.now().as_micros() - first.as_micros();
+            let lag = Duration::from_micros(micros.max(1).unsigned_abs());
+            let micros = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+            heard.0.saturating_record_n(micros, committed.events as u64);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `quipu replicate`: fills projections until it is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quipu_client::Embedded;
+use quipu_replicator::Replicator;
+
+use super::postgres_args::PostgresArgs;
+use super::projection_args::ProjectionArgs;
+use super::runtime;
+use super::watcher::{Watcher, check_failed};
+use crate::failure::Failure;
+use crate::output::{Output, whisper};
+use crate::signals::Signals;
+use crate::store_args::{Store, StoreArgs};
+
+/// How often a log's folder is asked what its writer has stored since.
+const REFRESH_EVERY: Duration = Duration::from_millis(20);
+
+/// What to fill.
+#[derive(clap::Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    postgres: PostgresArgs,
+    #[command(flatten)]
+    projections: ProjectionArgs,
+    /// Only this projection; may be given several times. Default: all there are.
+    #[arg(long, value_name = "NAME")]
+    projection: Vec<String>,
+    /// End when everything that is in the log has been applied.
+    #[arg(long)]
+    catch_up: bool,
+}
+
+/// Fills them.
+pub(crate) fn run(args: &RunArgs, _: &mut Output) -> Result<(), Failure> {
+    let projections = args.projections.open(&args.projection)?;
+    let postgres = args.postgres.open()?;
+    let store = args.store.open_to_read()?;
+    let replicator = Replicator::new(store.shared(), postgres, projections)
+        .observed_by(Arc::new(Watcher::new()));
+    let runtime = runtime()?;
+    let summary = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        keep_fresh(&store);
+        if args.catch_up {
+            return Ok(replicator.catch_up().await?);
+        }
+        let stop = async {
+            signals.next().await;
+            whisper("stopping after this batch");
+        };
+        Ok::<_, Failure>(replicator.run(stop).await?)
+    });
+    runtime.shutdown_background();
+    check_failed(&summary?.failed)
+}
+
+/// A folder is read beside its writer, and has to be looked at; a server tells by itself. Ends with
+/// the runtime.
+pub(crate) fn keep_fresh(store: &Store) {
+    if let Store::Log(log) = store {
+        tokio::spawn(refresh(log.clone()));
+    }
+}
+
+async fn refresh(log: Embedded) {
+    loop {
+        tokio::time::sleep(REFRESH_EVERY).await;
+        let log = log.clone();
+        // Where it cannot be read, whoever reads it says so.
+        tokio::task::spawn_blocking(move || log.refresh().ok()).await.ok();
+    }
+}

@@ -1,0 +1,193 @@
+//! `quipu replicate` as an operator uses it, and through the kill of everything it depends on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "a kill comes at a random moment")]
+
+mod support;
+
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use quipu_client::{
+    AggregateKey, Append, EventStore, EventType, NewEvent, Remote, RemoteOptions, encode_event,
+};
+use quipu_domain::catalogue::{
+    CallAttempted, CallCompleted, CallStarted, ConsentGranted, DNCCheckPerformed, PaymentReceived,
+};
+use quipu_tests::postgres::Cluster;
+use support::{Place, Serving, line, quipu, run, serve, serve_on};
+
+#[test]
+fn tables_are_filled_checked_and_filled_anew() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let (place, url) = (Place::new(), cluster.database());
+    let lines: String = (1..=50).map(|n| line(n, "a", n as u64, r#"{"n":1}"#)).collect();
+    let file = place.file("events.ndjson", lines);
+    run(&format!("import {file} --log {}", place.log)).code(0);
+    let here = format!("--log {} --postgres {url}", place.log);
+    run(&format!("replicate {here} --catch-up")).code(0);
+    assert_eq!(cluster.value(&url, "SELECT count(*) FROM event_store"), "50");
+    let status = run(&format!("replicate status {here} --json")).code(0).json();
+    assert_eq!(status.len(), 5, "{status:?}");
+    assert!(status.iter().all(|it| it["position"] == 50 && it["lag_events"] == 0), "{status:?}");
+    run(&format!("replicate status {here}")).code(0).says("event_store").says("50");
+    run(&format!("replicate verify {here}")).code(0).says("as the log gives it up to 50");
+    cluster.query(&url, "UPDATE event_store SET event_type = 'Hung' WHERE sequence_number = 7");
+    let verify = format!("replicate verify event_store {here}");
+    run(&verify).code(1).says("NOT as the log").says("Hung").complains("event_store");
+    let difference = &run(&format!("{verify} --json")).code(1).json()[0]["difference"];
+    assert_eq!(difference["table"], "event_store");
+    run(&format!("replicate rebuild event_store {here}")).code(0).says("up to position 50");
+    run(&verify).code(0);
+}
+
+#[test]
+fn what_makes_no_sense_is_said_with_its_exit_code() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let (place, url) = (Place::new(), cluster.database());
+    let file = place.file("events.ndjson", line(1, "a", 1, r#"{"a":"\u0000"}"#));
+    run(&format!("import {file} --log {}", place.log)).code(0);
+    let here = format!("--log {} --postgres {url}", place.log);
+    run("replicate").code(2);
+    run(&format!("replicate {here} --projection nonsense")).code(2).complains("event_store");
+    run(&format!("replicate --log {} --postgres nonsense", place.log)).code(2);
+    let absent = format!("replicate --log {} --postgres postgres://x@127.0.0.1:1/x", place.log);
+    run(&absent).code(3).complains("connect");
+    let broken = place.file("broken.toml", "[[projection]]\nname = \"a\"\nsparkle = 1\n");
+    run(&format!("replicate {here} --sql {broken}")).code(2).complains("sparkle");
+    let fail = format!("replicate {here} --catch-up --unfit-json fail");
+    run(&fail).code(1).complains("position 1").complains("event_store");
+    run(&format!("replicate status {here}")).code(1).says("failed").says("u0000");
+    run(&format!("{fail} --park event_store")).code(0).complains("parked");
+    run(&format!("replicate status {here}")).code(0);
+    run(&format!("replicate {here} --catch-up")).code(0);
+    assert_eq!(cluster.value(&url, "SELECT count(*) FROM event_parked"), "1");
+}
+
+/// How many kills: more of them from the environment.
+fn kills() -> u64 {
+    std::env::var("REPLICATOR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
+}
+
+/// Everything that may be killed.
+struct Victims {
+    place: Place,
+    cluster: Cluster,
+    url: String,
+    server: Option<Serving>,
+    listen: String,
+    replicator: Child,
+}
+
+fn replicate(listen: &str, url: &str) -> Child {
+    let line = format!("replicate --server {listen} --postgres {url}");
+    quipu().args(line.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+impl Victims {
+    fn kill_any(&mut self) -> &'static str {
+        let victim = match fastrand::u8(..3) {
+            0 => {
+                self.replicator.kill().unwrap();
+                "replicator"
+            }
+            1 => {
+                self.server.take().unwrap().kill();
+                self.server = Some(serve_on(&self.place.log, &self.listen));
+                "server"
+            }
+            _ => {
+                self.cluster.kill();
+                self.cluster.restart();
+                "Postgres"
+            }
+        };
+        if victim == "replicator" {
+            self.replicator.wait().unwrap();
+        }
+        // One that was started while something was away has ended by itself.
+        if victim == "replicator" || self.replicator.try_wait().unwrap().is_some() {
+            self.replicator = replicate(&self.listen, &self.url);
+        }
+        victim
+    }
+}
+
+impl Drop for Victims {
+    fn drop(&mut self) {
+        self.replicator.kill().ok();
+        self.replicator.wait().ok();
+        if let Some(server) = self.server.take() {
+            server.kill();
+        }
+    }
+}
+
+/// One call of a number, from its checks to its end, and what else there is about it.
+fn events(store: &Remote, number: u64) -> Vec<NewEvent> {
+    fn event<E: EventType>(store: &Remote, id: &str, event: &E) -> NewEvent {
+        let encoded = encode_event(event).unwrap();
+        let key = AggregateKey::new(E::AGGREGATE_TYPE, id);
+        store.new_event(key, encoded.event_type, encoded.payload)
+    }
+    let (call, account) = (format!("call {number}"), format!("account {}", number % 9));
+    let payment = PaymentReceived::example();
+    vec![
+        event(store, "consent", &ConsentGranted::example()),
+        event(store, "checks", &DNCCheckPerformed::example()),
+        event(store, &call, &CallAttempted::example()),
+        event(store, &call, &CallStarted::example()),
+        event(store, &call, &CallCompleted::example()),
+        event(store, &account, &payment),
+    ]
+}
+
+#[test]
+fn whatever_is_killed_the_tables_are_what_the_log_gives() {
+    let Some(cluster) = Cluster::start(&[]) else { return };
+    let (place, url) = (Place::new(), cluster.database());
+    let server = serve(&place.log);
+    let listen = server.listen.clone();
+    let replicator = replicate(&listen, &url);
+    let mut victims = Victims { place, cluster, url, server: Some(server), listen, replicator };
+    let (done, stored) = (AtomicBool::new(false), AtomicU64::new(0));
+    let address = victims.listen.clone();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let mut options = RemoteOptions::default();
+                options.timeout = Duration::from_mins(1);
+                let store = Remote::connect_with(&address, options).await.unwrap();
+                for number in 0.. {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let append = Append::any(events(&store, number));
+                    let outcome = store.append(append).await.unwrap();
+                    stored.store(outcome.last_position().0, Ordering::Relaxed);
+                }
+            });
+        });
+        for round in 0..kills() {
+            std::thread::sleep(Duration::from_millis(fastrand::u64(..250)));
+            let victim = victims.kill_any();
+            let stored = stored.load(Ordering::Relaxed);
+            println!("{round}: killed {victim} at {stored} events");
+            assert!(!writer.is_finished(), "the writer goes on");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    victims.replicator.kill().unwrap();
+    victims.replicator.wait().unwrap();
+    let there = format!("--server {} --postgres {}", victims.listen, victims.url);
+    run(&format!("replicate {there} --catch-up")).code(0);
+    let answer = run(&format!("replicate verify {there}")).code(0);
+    let stored = stored.into_inner();
+    assert!(stored > 100, "{stored} events were stored");
+    let rows = victims.cluster.value(&victims.url, "SELECT count(*) FROM event_store");
+    assert_eq!(rows, stored.to_string(), "{}", answer.out);
+    let calls = "SELECT sum(calls) = (SELECT count(*) FROM event_store \
+                 WHERE event_type = 'CallCompleted') FROM call_statistics";
+    assert_eq!(victims.cluster.value(&victims.url, calls), "t");
+}
