@@ -57,6 +57,10 @@ impl Storage for MemoryStorage {
         Ok(file)
     }
 
+    fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.open(name)
+    }
+
     fn map(&self, name: &str) -> io::Result<Bytes> {
         let file = self.file(name)?;
         let content = file.0.lock();
@@ -68,6 +72,13 @@ impl Storage for MemoryStorage {
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let file = Arc::new(MemoryFile(Mutex::new(content.to_vec())));
         self.0.lock().insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.0.lock();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
         Ok(())
     }
 

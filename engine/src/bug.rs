@@ -46,6 +46,20 @@ pub enum Bug {
     CutsTooMuch,
     /// Opening forgets the ids in index files.
     ForgetsIndexedIds,
+    /// A sealed segment is not known until a run holds it.
+    LooksInRunsOnly,
+    /// Runs are replaced by one that holds half of what they hold.
+    SwapsInHalfARun,
+    /// Of several versions of an aggregate a merge keeps the oldest.
+    MergeKeepsTheOldest,
+    /// A run's filter lacks a key now and then.
+    FilterLosesAKey,
+    /// A run that cannot be read knows nothing.
+    UnreadableRunKnowsNothing,
+    /// Opening takes what follows the runs one segment too late.
+    ReplaysTooLate,
+    /// Opening takes a run whose segments end otherwise.
+    TakesAForeignRun,
 }
 
 #[cfg(feature = "seeded-bugs")]

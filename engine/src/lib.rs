@@ -29,6 +29,6 @@ pub use log::EventLog;
 pub use options::LogOptions;
 pub use recovery::report::RecoveryReport;
 pub use shared::{Counts, Environment, LogState};
-pub use status::{SegmentInfo, Status};
+pub use status::{IndexStatus, SegmentInfo, Status};
 pub use storage::{Access, Backend, DiskStorage, Mapping, Storage};
 pub use verify::{VerifyProgress, VerifyReport, verify};

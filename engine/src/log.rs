@@ -132,6 +132,11 @@ impl EventLog {
         self.sequencer.as_ref().map_or((0, 0), |sequencer| sequencer.lock().known())
     }
 
+    /// Bytes in memory of what is known of the active segment.
+    pub(crate) fn active_index_bytes(&self) -> u64 {
+        self.sequencer.as_ref().map_or(0, |sequencer| sequencer.lock().index_bytes())
+    }
+
     /// Checks and archives an append, in the caller's task.
     ///
     /// # Errors

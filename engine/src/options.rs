@@ -30,6 +30,14 @@ pub struct LogOptions {
     pub queue_appends: usize,
     /// Bytes of the newest groups kept in memory for those who follow the log. Default 64 MiB.
     pub tail_bytes: usize,
+    /// Bytes of memory for the index of ids and versions. Default 1 GiB. Three quarters of
+    /// `segment_bytes` go to the newest segments; of what is left, half to filters, half to those
+    /// being made anew. Where they have less than 2 bytes an event, look-ups read the disk more
+    /// often; below half a byte, always.
+    pub index_memory: u64,
+    /// Runs of one size that are merged into one, 2 to 16. Default 4: fewer are fewer look-ups,
+    /// more are fewer writes.
+    pub index_fan_in: usize,
     /// After so long without work, in microseconds, a WITNESS covers the last group. Default
     /// 2,000.
     pub witness_after_us: u64,
@@ -45,6 +53,8 @@ impl Default for LogOptions {
             queue_bytes: 64 * MIB,
             queue_appends: 16_384,
             tail_bytes: 64 * MIB,
+            index_memory: 1024 * MIB as u64,
+            index_fan_in: 4,
             witness_after_us: 2_000,
         }
     }
@@ -74,6 +84,7 @@ impl LogOptions {
         within("event_bytes_max", limits.event_bytes_max, 1, EVENT_BYTES_HARD_MAX)?;
         within("append_events_max", limits.append_events_max, 1, APPEND_EVENTS_HARD_MAX)?;
         within("append_bytes_max", limits.append_bytes_max, 1024, APPEND_BYTES_HARD_MAX)?;
+        within("index_fan_in", self.index_fan_in, 2, 16)?;
         within("queue_bytes", self.queue_bytes, 1, usize::MAX)?;
         within("queue_appends", self.queue_appends, 1, usize::MAX)?;
         let blocks = (limits.append_bytes_max + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES) as u64;
@@ -99,6 +110,12 @@ impl LogOptions {
     #[must_use]
     pub fn reserve_bytes(&self) -> u64 {
         2 * self.segment_bytes + (4 * self.segment_bytes).min(1 << 30)
+    }
+
+    /// Bytes that the filters of the index may have in memory.
+    #[must_use]
+    pub fn filter_bytes(&self) -> u64 {
+        self.index_memory.saturating_sub(self.segment_bytes / 4 * 3) / 2
     }
 
     pub(crate) fn queue_limits(&self) -> QueueLimits {

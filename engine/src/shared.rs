@@ -13,6 +13,7 @@ use crate::commit::watermark::CommitWatermark;
 use crate::histogram::{Distribution, Histogram};
 use crate::index::indexer::IndexQueue;
 use crate::index::keys::KeyHasher;
+use crate::index::sealed::{Sealed, SealedSet};
 use crate::options::LogOptions;
 use crate::segment::Segments;
 use crate::storage::Storage;
@@ -87,6 +88,7 @@ pub struct Counters {
     group_bytes: AtomicU64,
     duplicates: AtomicU64,
     conflicts: AtomicU64,
+    index_reads: AtomicU64,
     flush_us: Histogram<{ FLUSH_BOUNDS_US.len() }>,
     group_sizes: Histogram<{ GROUP_BOUNDS.len() }>,
 }
@@ -101,6 +103,7 @@ impl Default for Counters {
             group_bytes: zero(),
             duplicates: zero(),
             conflicts: zero(),
+            index_reads: zero(),
             flush_us: Histogram::new(FLUSH_BOUNDS_US),
             group_sizes: Histogram::new(GROUP_BOUNDS),
         }
@@ -156,6 +159,15 @@ impl Counters {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn index_read(&self) {
+        self.index_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Look-ups of ids and versions that have read a run's file.
+    pub fn index_reads(&self) -> u64 {
+        self.index_reads.load(Ordering::Relaxed)
+    }
+
     /// Their values now.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -187,6 +199,8 @@ pub struct Shared {
     pub inbox: Arc<Inbox>,
     /// What waits for the indexer.
     pub index_queue: IndexQueue,
+    /// What is known of sealed segments.
+    pub sealed: Sealed,
     /// What was done.
     pub counters: Counters,
     state: RwLock<LogState>,
@@ -200,7 +214,7 @@ impl Shared {
         env: Environment,
         options: LogOptions,
         log_id: Uuid,
-        segments: Segments,
+        (segments, sealed): (Segments, SealedSet),
         watermark: CommitWatermark,
         state: LogState,
     ) -> Self {
@@ -214,6 +228,7 @@ impl Shared {
             watermark,
             inbox,
             index_queue: IndexQueue::default(),
+            sealed: Sealed::new(sealed),
             counters: Counters::default(),
             state: RwLock::new(state),
             found_damage: Mutex::new(None),

@@ -4,7 +4,7 @@ use quipu_types::{Corruption, Position, Timestamp, Uuid};
 
 use crate::log::EventLog;
 use crate::shared::{Counts, LogState};
-use crate::storage::segment_name;
+use crate::storage::{FileEntry, FileKind, segment_name};
 
 /// The state of a log at one moment.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Status {
     pub aggregates: u64,
     /// Event ids known; 0 when opened read-only.
     pub ids: u64,
+    /// The index of ids and versions.
+    pub index: IndexStatus,
     /// Bytes of all files in the folder.
     pub bytes_on_disk: u64,
     /// Bytes free on the file system.
@@ -40,6 +42,23 @@ pub struct Status {
     pub queued: (usize, usize),
     /// What stands behind the storage seam.
     pub storage: String,
+}
+
+/// The index of ids and versions at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// Files of runs in the folder.
+    pub runs: usize,
+    /// Bytes of these.
+    pub run_bytes: u64,
+    /// Bytes in memory; 0 when opened read-only.
+    pub memory_bytes: u64,
+    /// What the setting `index_memory` says.
+    pub memory_limit_bytes: u64,
+    /// Sealed segments that are in no run yet.
+    pub waiting_segments: usize,
+    /// Look-ups that have read a run's file since the log was opened.
+    pub reads: u64,
 }
 
 /// One segment.
@@ -93,6 +112,7 @@ impl EventLog {
             segments,
             aggregates,
             ids,
+            index: self.index_status(&files),
             bytes_on_disk: files.iter().map(|file| file.bytes).sum(),
             free_bytes: space.free,
             space_is_low: space.free < LOW_SPACE_BYTES.min(space.total / 20),
@@ -102,6 +122,21 @@ impl EventLog {
             queued: shared.inbox.depth(),
             storage: shared.env.storage.describe(),
         })
+    }
+
+    fn index_status(&self, files: &[FileEntry]) -> IndexStatus {
+        let shared = self.shared();
+        let is_run = |file: &&FileEntry| matches!(FileKind::of(&file.name), FileKind::Run(..));
+        let runs = files.iter().filter(is_run);
+        let set = shared.sealed.snapshot();
+        IndexStatus {
+            runs: runs.clone().count(),
+            run_bytes: runs.map(|file| file.bytes).sum(),
+            memory_bytes: set.memory_bytes() + self.active_index_bytes(),
+            memory_limit_bytes: shared.options.index_memory,
+            waiting_segments: set.waiting().count(),
+            reads: shared.counters.index_reads(),
+        }
     }
 
     /// The segments, oldest first.

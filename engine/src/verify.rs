@@ -1,14 +1,14 @@
 //! Checks a whole log without opening it: every header, group and record, the chain between them,
 //! and, if asked, what the engine promises beyond the format. Writes nothing.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use quipu_types::{AggregateKey, Corruption, Position, Record, Timestamp, Uuid, Version};
+use quipu_types::{Corruption, Position, Record, Timestamp, Uuid, Version};
 
 use crate::error::OpenError;
 use crate::format::group::{Group, GroupKind};
 use crate::format::index_file::IndexFile;
+use crate::format::run_file::Span;
 use crate::index::builder::IndexBuilder;
 use crate::index::keys::KeyHasher;
 use crate::index::rebuild::unindexable;
@@ -18,6 +18,9 @@ use crate::recovery::decide::{TailCase, decide};
 use crate::recovery::tail::scan_beside_writer;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
 use crate::storage::{FileKind, Storage, index_name, segment_name};
+use runs::{Held, HeldAggregate};
+
+mod runs;
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +44,13 @@ pub struct VerifyReport {
     pub damage: Vec<Corruption>,
     /// Index files that are missing or wrong, by segment; they are built again at the next start.
     pub indexes: Vec<(u64, String)>,
+    /// Runs of the index that are wrong; they are made again at the next start.
+    pub runs: Vec<String>,
     /// Bytes behind the last proven group of the active segment: writes under way, or a torn tail.
     pub unproven_bytes: u64,
 }
 
-/// Checks a log. `deep` also compares each index file with one built anew, and checks that
+/// Checks a log. `deep` also compares each index file and run with the segments, and checks that
 /// versions are contiguous, ids unique, and `recorded_at` never decreases (in memory: about 200
 /// bytes an event).
 ///
@@ -61,21 +66,23 @@ pub fn verify(
         return Err(OpenError::NoLog);
     }
     let bytes_total = folder.bytes;
-    let deep = deep.then(Deep::default);
+    let mut chain = folder.place(&**storage)?;
+    let log_id = chain.placed.first().map(|first| first.header.log_id);
     let mut verifier = Verifier {
         storage,
-        deep,
+        deep: log_id.filter(|_| deep).map(Deep::new),
         report: VerifyReport::default(),
         ends_sealed: false,
         next_position: Position::FIRST,
+        runs: folder.runs.clone(),
     };
-    let mut chain = folder.place(&**storage)?;
     let mut looks = 0;
     loop {
         let checked = usize::try_from(verifier.report.segments).unwrap_or(usize::MAX);
-        for placed in chain.placed.iter().skip(checked) {
+        for (at, placed) in chain.placed.iter().enumerate().skip(checked) {
             progress(VerifyProgress { bytes_done: verifier.report.bytes, bytes_total });
             verifier.segment(placed)?;
+            verifier.runs_up_to(&chain.placed[..=at]);
         }
         // A writer may have rolled since the folder was read: what looks like a missing file is
         // judged by what is there now.
@@ -97,6 +104,8 @@ pub fn verify(
 /// The segments that a folder has now.
 struct Folder {
     numbers: Vec<u64>,
+    /// First and last segments of runs.
+    runs: Vec<(u64, u64)>,
     bytes: u64,
     log_id: Option<Uuid>,
 }
@@ -104,13 +113,14 @@ struct Folder {
 impl Folder {
     fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
         let files = storage.list().map_err(OpenError::io("list the folder"))?;
-        let mut folder = Self { numbers: Vec::new(), bytes: 0, log_id: None };
+        let mut folder = Self { numbers: Vec::new(), runs: Vec::new(), bytes: 0, log_id: None };
         for file in &files {
             match FileKind::of(&file.name) {
                 FileKind::Segment(number) => {
                     folder.numbers.push(number);
                     folder.bytes += file.bytes;
                 }
+                FileKind::Run(first, last) => folder.runs.push((first, last)),
                 FileKind::Marker => folder.log_id = Some(read_marker(storage)?),
                 _ => {}
             }
@@ -131,6 +141,8 @@ struct Verifier<'a> {
     /// The last segment checked ends with SEAL, and was not known to be followed by another.
     ends_sealed: bool,
     next_position: Position,
+    /// First and last segments of the runs to check.
+    runs: Vec<(u64, u64)>,
 }
 
 impl Verifier<'_> {
@@ -142,6 +154,24 @@ impl Verifier<'_> {
         self.report.bytes += placed.file.len().map_err(OpenError::io(action.clone()))?;
         let checked = if placed.seal.is_some() { self.sealed(placed) } else { self.active(placed) };
         checked.map_err(OpenError::io(action))
+    }
+
+    /// Checks the runs that end with the last of these segments.
+    fn runs_up_to(&mut self, segments: &[Placed]) {
+        let Some(Placed { header, seal: Some(seal), .. }) = segments.last() else { return };
+        let ending: Vec<(u64, u64)> =
+            self.runs.iter().filter(|run| run.1 == header.number).copied().collect();
+        for (first_segment, last_segment) in ending {
+            let at = usize::try_from(first_segment - 1).unwrap_or(usize::MAX);
+            let Some(first) = segments.get(at) else { continue };
+            let span = Span::of_segment(first_segment, first.header.first_position, seal);
+            let span = Span { last_segment, ..span };
+            // Where segments are damaged there is nothing to compare with.
+            let held = self.deep.as_ref().filter(|_| self.report.damage.is_empty());
+            let held = held.map(|deep| &deep.held);
+            let problem = runs::problem(&**self.storage, header.log_id, &span, held);
+            self.report.runs.extend(problem);
+        }
     }
 
     fn sealed(&mut self, placed: &Placed) -> std::io::Result<()> {
@@ -272,23 +302,32 @@ impl Verifier<'_> {
 }
 
 /// What the engine promises beyond the format.
-#[derive(Default)]
 struct Deep {
-    versions: HashMap<AggregateKey, Version>,
-    ids: HashSet<u128>,
+    hasher: KeyHasher,
+    held: Held,
     last_recorded_at: Option<Timestamp>,
 }
 
 impl Deep {
+    fn new(log_id: Uuid) -> Self {
+        let (hasher, held) = (KeyHasher::new(log_id), Held::default());
+        Self { hasher, held, last_recorded_at: None }
+    }
+
     fn record(&mut self, record: &Record) -> Option<String> {
-        let key = record.aggregate();
-        let version = record.version();
-        let before = self.versions.insert(key.clone(), version).unwrap_or_default();
+        let (version, position) = (record.version(), record.position());
+        let key = self.hasher.wide(record.aggregate_type(), record.aggregate_id()).key;
+        let first = HeldAggregate { version: Version::NONE, first: position, last: position };
+        let aggregate = self.held.aggregates.entry(key).or_insert(first);
+        let before = std::mem::replace(&mut aggregate.version, version);
+        aggregate.last = position;
         if version != before.next() {
+            let key = record.aggregate();
             return Some(format!("{key} goes from version {before} to {version}"));
         }
-        if !self.ids.insert(record.event_id().as_u128()) {
-            return Some(format!("event id {} is stored twice", record.event_id()));
+        let id = record.event_id();
+        if self.held.ids.insert(id.into_bytes(), position).is_some() {
+            return Some(format!("event id {id} is stored twice"));
         }
         let recorded_at = record.recorded_at();
         match self.last_recorded_at.replace(recorded_at) {

@@ -86,9 +86,10 @@ fn flip(bytes: &mut [u8], at: usize, bits: u8) {
     }
 }
 
-/// Makes the sum of a segment header, or of an index file, right.
+/// Makes the sum of the header of a segment or run, or of an index file, right.
 fn mend(bytes: &mut [u8]) {
-    let end = if bytes.starts_with(b"QUIPUSEG") { 4_096 } else { bytes.len() };
+    let has_header = bytes.starts_with(b"QUIPUSEG") || bytes.starts_with(b"QUIPURUN");
+    let end = if has_header { 4_096 } else { bytes.len() };
     if let (Some(sum_at), true) = (end.checked_sub(8), end <= bytes.len()) {
         let sum = crc64(&bytes[..sum_at]);
         bytes[sum_at..end].copy_from_slice(&sum.to_le_bytes());

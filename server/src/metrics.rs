@@ -101,6 +101,13 @@ impl Snapshot {
 
 fn disk(status: &Status, page: &mut Page<'_>) -> fmt::Result {
     page.gauge("segments", "Segments", status.segments.len())?;
+    let index = &status.index;
+    page.gauge("index_runs", "Sorted runs of the index of ids and versions", index.runs)?;
+    page.gauge("index_disk_bytes", "Bytes of their files", index.run_bytes)?;
+    page.gauge("index_memory_bytes", "Bytes of the index in memory", index.memory_bytes)?;
+    let waiting = index.waiting_segments;
+    page.gauge("index_waiting_segments", "Sealed segments in no run yet", waiting)?;
+    page.counter("index_reads", "Look-ups that read a run", index.reads)?;
     page.gauge("disk_used_bytes", "Bytes of all files of the log", status.bytes_on_disk)?;
     page.gauge("disk_free_bytes", "Bytes free on its file system", status.free_bytes)
 }

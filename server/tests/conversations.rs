@@ -295,6 +295,8 @@ async fn health_and_metrics_say_how_it_is() {
         "quipu_flush_duration_seconds_bucket{le=\"0.00005\"}",
         "quipu_flush_duration_seconds_bucket{le=\"+Inf\"}",
         "quipu_segments 1",
+        "quipu_index_runs 0",
+        "quipu_index_reads_total 0",
     ] {
         assert!(metrics.contains(line), "{line:?} is not in {metrics}");
     }

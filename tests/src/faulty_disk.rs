@@ -193,6 +193,10 @@ impl Storage for FaultyDisk {
         Ok(self.wrap(self.disk.create(name)?))
     }
 
+    fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(self.wrap(self.disk.open_cached(name)?))
+    }
+
     fn map(&self, name: &str) -> io::Result<Bytes> {
         self.disk.map(name)
     }
@@ -200,6 +204,10 @@ impl Storage for FaultyDisk {
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
         self.faults.check(Operation::WriteAtomic)?;
         self.disk.write_atomic(name, content)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

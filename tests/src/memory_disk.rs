@@ -134,6 +134,10 @@ impl Storage for MemoryDisk {
         self.open(name)
     }
 
+    fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.open(name)
+    }
+
     fn map(&self, name: &str) -> io::Result<Bytes> {
         let file = self.file(name)?;
         let content = file.0.lock();
@@ -144,6 +148,12 @@ impl Storage for MemoryDisk {
 
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
         self.put(name, content.to_vec());
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let file = self.files.lock().remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.files.lock().insert(to.to_owned(), file);
         Ok(())
     }
 

@@ -68,9 +68,14 @@ impl SteppedLog {
             if let Some(job) = step.prepare {
                 shared.inbox.prepared(job.run(&*shared.env.storage));
             }
+            let mut indexer = self.indexer.lock();
             while let Some(work) = shared.index_queue.try_pop() {
-                self.indexer.lock().take(work);
+                indexer.take(work);
             }
+            while indexer.is_merging() {
+                indexer.merge_some(usize::MAX);
+            }
+            drop(indexer);
             if let Some(write) = step.write {
                 let ticket = write.done.ticket();
                 let result = shared.env.storage.submit(write).expect("this disk writes at once");

@@ -415,7 +415,7 @@ impl Subject {
         self.log = None;
         for entry in std::fs::read_dir(self.folder.path()).unwrap() {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "idx") {
+            if path.extension().is_some_and(|extension| extension == "idx" || extension == "run") {
                 std::fs::remove_file(path).unwrap();
             }
         }
@@ -482,6 +482,8 @@ fn options() -> Options {
     options.log.segment_bytes = 64 * 1024;
     options.log.group_bytes = 8 * 1024;
     options.log.tail_bytes = 16 * 1024;
+    options.log.index_fan_in = 2;
+    options.log.index_memory = 100_000;
     options
 }
 

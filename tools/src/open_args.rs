@@ -3,12 +3,17 @@
 use clap::ValueEnum;
 use quipu_client::{Backend, Options};
 
+use crate::units;
+
 /// How to open a log.
 #[derive(clap::Args, Clone, Copy)]
 pub(crate) struct OpenArgs {
     /// How groups reach the disk; `quipu doctor` compares them.
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Path::Auto)]
     backend: Path,
+    /// Memory for the index of ids and versions, such as 512MiB.
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = units::parse_bytes)]
+    index_memory: u64,
 }
 
 /// A way to the disk.
@@ -27,7 +32,7 @@ pub(crate) enum Path {
 impl OpenArgs {
     /// By this way to the disk.
     pub(crate) fn by(backend: Path) -> Self {
-        Self { backend }
+        Self { backend, index_memory: Options::default().log.index_memory }
     }
 
     /// The settings that these are.
@@ -38,6 +43,8 @@ impl OpenArgs {
             Path::Buffered => Backend::Buffered,
             Path::IoUring => Backend::IoUring,
         };
-        Options { backend, ..Options::default() }
+        let mut options = Options { backend, ..Options::default() };
+        options.log.index_memory = self.index_memory;
+        options
     }
 }

@@ -13,6 +13,12 @@ impl Version {
     /// Never written.
     pub const NONE: Self = Self(0);
 
+    /// The version right before this one; [`Version::NONE`] has none and stays.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// The version right after this one.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -13,8 +13,11 @@ use parking_lot::Mutex;
 
 use super::preparer::PrepareJob;
 use super::sequencer::{Sequencer, Step};
-use crate::index::indexer::Indexer;
+use crate::index::indexer::{Indexer, Next};
 use crate::shared::Shared;
+
+/// A few milliseconds of work.
+const MERGE_STEP_ENTRIES: usize = 50_000;
 
 /// The running threads of a log.
 pub struct Committer {
@@ -148,7 +151,12 @@ fn prepare_loop(log: &Shared, jobs: &Receiver<PrepareJob>) {
 
 fn index_loop(log: &Arc<Shared>) {
     let mut indexer = Indexer::new(Arc::clone(log));
-    while let Some(work) = log.index_queue.pop() {
-        indexer.take(work);
+    loop {
+        // A merge makes way for what arrives, and is begun anew after the next start.
+        match log.index_queue.next(!indexer.is_merging()) {
+            Next::Work(work) => indexer.take(work),
+            Next::Nothing => indexer.merge_some(MERGE_STEP_ENTRIES),
+            Next::Closed => return,
+        }
     }
 }

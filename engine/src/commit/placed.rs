@@ -31,7 +31,7 @@ impl Placed {
     /// Adds what its records tell beside that.
     pub(crate) fn tell(&self, facts: &mut Facts) {
         for record in &self.append.records {
-            facts.push_ids(record.event_id, record.correlation);
+            facts.push_ids(record.event_id(), record.correlation);
         }
         for aggregate in self.append.aggregates.iter().filter(|it| it.events > 0) {
             facts.push_aggregate_type(&aggregate.key.aggregate_type);

@@ -11,7 +11,7 @@ use quipu_types::{AggregateKey, ExpectedVersion, Invalid, Limits, Record, Timest
 use rkyv::ser::allocator::Arena;
 
 use crate::format::group::{FRAME_HEADER_BYTES, write_frame_header};
-use crate::index::keys::KeyHasher;
+use crate::index::keys::{KeyHasher, TableKey};
 
 /// Who submits: clients may not write to the system's aggregates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct PreparedAppend {
 
 /// One event of a prepared append.
 pub(crate) struct PreparedRecord {
-    pub(crate) event_id: Uuid,
+    pub(crate) id: TableKey,
     /// Where its record begins in the frame.
     pub(crate) at: usize,
     /// Which of the append's aggregates it belongs to.
@@ -47,10 +47,20 @@ pub(crate) struct PreparedRecord {
     pub(crate) correlation: Option<u64>,
 }
 
+impl PreparedRecord {
+    /// The event's id.
+    pub(crate) fn event_id(&self) -> Uuid {
+        Uuid::from_bytes(self.id.key)
+    }
+}
+
 /// One aggregate that a prepared append writes or checks.
 pub(crate) struct PreparedAggregate {
     pub(crate) key: Arc<AggregateKey>,
+    /// Its hash in the indexes of segments.
     pub(crate) hash: u64,
+    /// What it is found by in sorted runs.
+    pub(crate) wide: TableKey,
     pub(crate) expected: ExpectedVersion,
     /// How many events it gets; 0 if it is only checked.
     pub(crate) events: u64,
@@ -92,7 +102,7 @@ impl PreparedAppend {
         let mut correlate = correlations(hasher);
         let records = (events.iter().zip(places).zip(of_event))
             .map(|((event, at), aggregate)| PreparedRecord {
-                event_id: Uuid::from_bytes(event.event_id),
+                id: hasher.id(Uuid::from_bytes(event.event_id)),
                 at,
                 aggregate,
                 correlation: correlate(event.correlation_id),
@@ -166,9 +176,10 @@ fn collect_aggregates(
     let mut of_event: Vec<usize> = Vec::with_capacity(events.len());
     let mut index_of = |aggregates: &mut Vec<PreparedAggregate>, (of_type, id)| {
         *known.entry((of_type, id)).or_insert_with(|| {
-            let (hash, expected) = (hasher.parts(of_type, id), ExpectedVersion::Any);
+            let (hash, wide) = (hasher.parts(of_type, id), hasher.wide(of_type, id));
             let key = Arc::new(AggregateKey::new(of_type, id));
-            aggregates.push(PreparedAggregate { key, hash, expected, events: 0 });
+            let expected = ExpectedVersion::Any;
+            aggregates.push(PreparedAggregate { key, hash, wide, expected, events: 0 });
             aggregates.len() - 1
         })
     };

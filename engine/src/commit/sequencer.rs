@@ -22,9 +22,9 @@ use super::preparer::{PrepareJob, Spare};
 use crate::bug::{Bug, seeded};
 use crate::format::block_ceil;
 use crate::format::group::{GROUP_HEADER_BYTES, GroupBuilder, GroupHeader, GroupKind};
-use crate::index::ids::IdIndex;
+use crate::index::generation::Generation;
 use crate::index::indexer::IndexWork;
-use crate::index::versions::VersionIndex;
+use crate::index::known::Known;
 use crate::segment::Segment;
 use crate::shared::{LogState, Shared};
 use crate::storage::{Completion, GroupWrite};
@@ -40,10 +40,8 @@ pub struct Start {
     pub head: Head,
     /// The next segment's file, if it is there already.
     pub spare: Option<Spare>,
-    /// Newest version of every aggregate.
-    pub versions: VersionIndex,
-    /// Position of every event id.
-    pub ids: IdIndex,
+    /// Ids and versions that the active segment holds.
+    pub active: Generation,
     /// Position of the next record.
     pub next_position: Position,
     /// `recorded_at` of the last record.
@@ -56,7 +54,7 @@ pub struct Start {
 ///
 /// Invariants:
 /// 1. Positions and versions are given in the order appends leave the inbox, and so are places in
-///    the segment; `versions` and `ids` hold everything that was given, durable or not.
+///    the segment; `known` holds everything that was given, durable or not.
 /// 2. A group is retired (published, answered) only when it and all before it are durable.
 /// 3. An answer that depends on what is not yet durable is kept with the newest group in flight.
 /// 4. After a failed write nothing is submitted, published or acknowledged any more.
@@ -68,8 +66,7 @@ pub struct Sequencer {
     head: Head,
     spare: Option<Spare>,
     roll: roll::Roll,
-    versions: VersionIndex,
-    ids: IdIndex,
+    known: Known,
     next_position: Position,
     last_recorded_at: Timestamp,
     epoch: u64,
@@ -130,14 +127,14 @@ impl Sequencer {
     pub fn new(log: Arc<Shared>, start: Start) -> Self {
         let idle_since = log.env.clock.monotonic();
         let pool = Arc::default();
+        let known = Known::new(start.active, &log);
         Self {
             log,
             pool,
             head: start.head,
             spare: start.spare,
             roll: roll::Roll::No,
-            versions: start.versions,
-            ids: start.ids,
+            known,
             next_position: start.next_position,
             last_recorded_at: start.last_recorded_at,
             epoch: start.epoch,
@@ -180,9 +177,14 @@ impl Sequencer {
         step
     }
 
+    /// Bytes of what is known of the active segment.
+    pub fn index_bytes(&self) -> u64 {
+        self.known.active_bytes()
+    }
+
     /// Aggregates and ids known.
     pub fn known(&self) -> (u64, u64) {
-        (self.versions.len() as u64, self.ids.len() as u64)
+        self.known.known()
     }
 
     fn take_written(&mut self, ticket: u64, result: io::Result<()>) {
@@ -277,12 +279,21 @@ impl Sequencer {
     /// The next group of appends, if any waits and there is room.
     fn next_group(&mut self, step: &mut Step) -> Option<GroupWrite> {
         let first_bytes = self.log.inbox.next_bytes()?;
+        self.known.refresh(&self.log);
         let mut builder = self.builder(first_bytes);
         let now = self.log.env.clock.now();
         let mut placed = Vec::new();
         let mut answers = Vec::new();
-        while let Some(submission) = self.next_submission(&builder, step) {
+        while self.failed.is_none()
+            && let Some(submission) = self.next_submission(&builder, step)
+        {
             self.admit(submission, now, &mut builder, &mut placed, &mut answers);
+        }
+        if let Some(reason) = &self.failed {
+            // What is in the group was not submitted.
+            let error = AppendError::NotWritten(reason.clone());
+            step.answers.extend(answers.into_iter().map(|answer| answer.failed(error.clone())));
+            return None;
         }
         if builder.is_empty() {
             // Invariant 3: these answers rest on what the newest group in flight will make true.

@@ -271,6 +271,23 @@ impl IndexFile {
         Some((entry, positions))
     }
 
+    /// Position of an aggregate's last record.
+    #[must_use]
+    pub fn last_position(&self, entry: &AggregateEntry<'_>) -> Position {
+        let last = entry.first_posting as usize + entry.records as usize - 1;
+        self.position(self.entry(4, last, POSTING_BYTES).u32())
+    }
+
+    /// Position of the event with this id.
+    #[must_use]
+    pub fn position_of(&self, id: Uuid) -> Option<Position> {
+        let count = self.header.records as usize;
+        let id_at = |index| self.entry(2, index, ID_ENTRY_BYTES).array();
+        let at = partition_point(count, |index| id_at(index) < id.into_bytes());
+        let mut fields = self.entry(2, at, ID_ENTRY_BYTES);
+        (at < count && fields.array() == id.into_bytes()).then(|| self.position(fields.u32()))
+    }
+
     /// Every event id with its position, by id.
     pub fn ids(&self) -> impl Iterator<Item = (Uuid, Position)> + '_ {
         (0..self.header.records as usize).map(|index| {

@@ -1,8 +1,10 @@
 //! The bytes on disk, and nothing else: no file, no clock, no channel. segments-format.md is the
 //! contract; a test fails when these sources change and the page does not.
 
+pub mod filter;
 pub mod group;
 pub mod index_file;
+pub mod run_file;
 pub mod segment_header;
 pub mod sum;
 

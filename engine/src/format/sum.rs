@@ -3,8 +3,16 @@
 /// CRC-64/NVME of `bytes`.
 #[must_use]
 pub fn crc64(bytes: &[u8]) -> u64 {
+    crc64_of(&[bytes])
+}
+
+/// CRC-64/NVME of these parts, one after another.
+#[must_use]
+pub fn crc64_of(parts: &[&[u8]]) -> u64 {
     let mut digest = crc64fast_nvme::Digest::new();
-    digest.write(bytes);
+    for part in parts {
+        digest.write(part);
+    }
     digest.sum64()
 }
 

@@ -1,17 +1,27 @@
-//! Builds the index of each segment while it is written, from the appends in memory, off the commit
-//! path: reading a sealed segment back would take a quarter of the disk.
+//! Makes what is derived, off the commit path: the index of each segment while it is written, from
+//! the appends in memory (reading a sealed segment back would take a quarter of the disk), then the
+//! run of what it holds, and fewer runs of many.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use quipu_types::Position;
 
 use super::facts::Facts;
-use super::rebuild;
+use super::generation::Generation;
+use super::known::report_damage;
+use super::merge::{Merge, MergeError};
+use super::rebuild::{self, RebuildError};
+use super::run::Run;
+use super::run_writer::write_generation;
+use super::sealed::{Part, Waiting};
+use super::tiers::to_merge;
 use crate::commit::placed::Placed;
 use crate::format::group::GroupHeader;
 use crate::format::index_file::IndexFile;
+use crate::format::run_file::Span;
 use crate::segment::Segment;
 use crate::shared::Shared;
 
@@ -25,17 +35,31 @@ pub enum IndexWork {
     Group(Arc<Segment>, GroupHeader, Vec<Placed>),
     /// A segment has been sealed.
     Sealed(Arc<Segment>, GroupHeader),
+    /// A run was found damaged.
+    Damaged(Arc<Run>),
+    /// Segments may wait for their runs, and runs to be merged.
+    Tidy,
+}
+
+/// What the queue has for the indexer.
+pub enum Next {
+    /// This.
+    Work(IndexWork),
+    /// Nothing now.
+    Nothing,
+    /// Nothing any more.
+    Closed,
 }
 
 /// What waits for the indexer, in the order the sequencer published it.
 #[derive(Default)]
 pub struct IndexQueue {
-    state: Mutex<Waiting>,
+    state: Mutex<Backlog>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Backlog {
     work: VecDeque<IndexWork>,
     records: usize,
     closed: bool,
@@ -60,13 +84,14 @@ impl IndexQueue {
         self.state.lock().pop()
     }
 
-    /// Waits for work and takes it; `None` once the queue is closed and empty.
-    pub fn pop(&self) -> Option<IndexWork> {
+    /// Takes the oldest work; waits for it if asked to.
+    pub fn next(&self, wait: bool) -> Next {
         let mut state = self.state.lock();
         loop {
             match state.pop() {
-                Some(work) => return Some(work),
-                None if state.closed => return None,
+                Some(work) => return Next::Work(work),
+                None if state.closed => return Next::Closed,
+                None if !wait => return Next::Nothing,
                 None => self.arrived.wait(&mut state),
             }
         }
@@ -79,7 +104,7 @@ impl IndexQueue {
     }
 }
 
-impl Waiting {
+impl Backlog {
     fn pop(&mut self) -> Option<IndexWork> {
         let work = self.work.pop_front()?;
         self.records -= work.records();
@@ -91,7 +116,7 @@ impl IndexWork {
     fn records(&self) -> usize {
         match self {
             Self::Group(_, header, _) => header.records as usize,
-            Self::Sealed(..) => 0,
+            Self::Sealed(..) | Self::Damaged(_) | Self::Tidy => 0,
         }
     }
 }
@@ -100,6 +125,9 @@ impl IndexWork {
 pub struct Indexer {
     log: Arc<Shared>,
     under_way: Option<UnderWay>,
+    merge: Option<Merge>,
+    /// In a run by now: kept until nobody else does, so that the sequencer never frees so much.
+    done: Vec<Arc<Waiting>>,
 }
 
 /// The facts of the segment that is being written; every record so far is in them.
@@ -113,14 +141,20 @@ impl Indexer {
     /// An indexer that has seen nothing.
     #[must_use]
     pub fn new(log: Arc<Shared>) -> Self {
-        Self { log, under_way: None }
+        Self { log, under_way: None, merge: None, done: Vec::new() }
     }
 
     /// Does one piece of work.
     pub fn take(&mut self, work: IndexWork) {
+        self.done.retain(|waiting| Arc::strong_count(waiting) > 1);
         match work {
             IndexWork::Group(segment, header, appends) => self.group(&segment, &header, &appends),
-            IndexWork::Sealed(segment, seal) => self.sealed(&segment, &seal),
+            IndexWork::Sealed(segment, seal) => {
+                self.sealed(&segment, &seal);
+                self.tidy();
+            }
+            IndexWork::Damaged(run) => self.make_again(&run),
+            IndexWork::Tidy => self.tidy(),
         }
     }
 
@@ -167,5 +201,139 @@ impl Indexer {
     fn serve(&self, segment: &Segment, index: IndexFile) {
         rebuild::save(&*self.log.env.storage, segment.header().number, &index);
         segment.become_sealed(index);
+    }
+
+    /// Writes the runs of segments that have none, and begins to merge where there are many. What
+    /// fails is tried again when the next segment is sealed.
+    fn tidy(&mut self) {
+        for waiting in self.log.sealed.snapshot().waiting() {
+            let (generation, span) = (&waiting.generation, waiting.span);
+            match self.write(generation, span) {
+                Ok(run) => {
+                    self.done.push(Arc::clone(waiting));
+                    self.log.sealed.replace(vec![Arc::new(run)]);
+                }
+                Err(error) => {
+                    let segment = span.first_segment;
+                    tracing::warn!(segment, %error, "cannot write a run: it stays in memory");
+                    return;
+                }
+            }
+        }
+        if self.merge.is_none() {
+            self.plan_merge();
+        }
+    }
+
+    fn write(&self, generation: &Generation, span: Span) -> io::Result<Run> {
+        let Shared { env, log_id, options, .. } = &*self.log;
+        let keys = (generation.ids().len() + generation.aggregates().len()) as u64;
+        let set = self.log.sealed.snapshot();
+        let bits = set.filter_bits(keys, &[], options.filter_bytes());
+        write_generation(&env.storage, *log_id, generation, span, bits)
+    }
+
+    fn plan_merge(&mut self) {
+        let Shared { env, log_id, options, .. } = &*self.log;
+        let set = self.log.sealed.snapshot();
+        let size = |part: &Part| match part {
+            Part::Run(run) if !run.is_damaged() => run.span().segments(),
+            Part::Run(_) | Part::Waiting(_) => 0,
+        };
+        let sizes: Vec<u64> = set.parts().iter().map(size).collect();
+        let Some(range) = to_merge(&sizes, options.index_fan_in) else { return };
+        let (first, last) = (range.start, range.end - 1);
+        let covered =
+            set.parts()[first].span().first_segment..=set.parts()[last].span().last_segment;
+        let runs: Vec<Arc<Run>> =
+            set.runs().filter(|run| covered.contains(&run.span().first_segment)).cloned().collect();
+        let keys =
+            runs.iter().map(|run| run.header().ids.entries + run.header().aggregates.entries);
+        let bits = set.filter_bits(keys.sum(), &runs, options.filter_bytes());
+        match Merge::begin(&env.storage, *log_id, runs, bits) {
+            Ok(merge) => self.merge = Some(merge),
+            Err(error) => self.merge_failed(&error),
+        }
+    }
+
+    /// Whether runs are being merged: [`Self::merge_some`] has something to do.
+    pub fn is_merging(&self) -> bool {
+        self.merge.is_some()
+    }
+
+    /// Merges so many entries more; the last of them swaps the runs.
+    pub fn merge_some(&mut self, entries: usize) {
+        let Some(merge) = &mut self.merge else { return };
+        match merge.step(entries) {
+            Ok(false) => {}
+            Ok(true) => self.end_merge(),
+            Err(error) => {
+                self.merge = None;
+                self.merge_failed(&error);
+            }
+        }
+    }
+
+    fn end_merge(&mut self) {
+        let Some(merge) = self.merge.take() else { return };
+        match merge.finish() {
+            Ok((runs, run)) => {
+                self.log.sealed.replace(vec![Arc::new(run)]);
+                for run in &runs {
+                    self.remove_file(&run.name());
+                }
+                self.plan_merge();
+            }
+            Err(error) => self.merge_failed(&error),
+        }
+    }
+
+    fn merge_failed(&self, error: &MergeError) {
+        tracing::warn!(%error, "runs cannot be merged now: they stay as they are");
+        if let MergeError::Unreadable(run, error) = error {
+            report_damage(&self.log, run, error);
+        }
+    }
+
+    /// Replaces a damaged run by one of each of its segments.
+    fn make_again(&mut self, damaged: &Run) {
+        self.merge = None;
+        let segments = self.log.segments.snapshot();
+        let covered = damaged.span().first_segment..=damaged.span().last_segment;
+        let mut runs = Vec::new();
+        for segment in segments.iter().filter(|it| covered.contains(&it.header().number)) {
+            match self.run_of(segment) {
+                Ok(run) => runs.push(Arc::new(run)),
+                Err(error) => {
+                    let run = damaged.name();
+                    tracing::error!(run, %error, "a damaged run cannot be made again now");
+                    return;
+                }
+            }
+        }
+        self.log.sealed.replace(runs.clone());
+        let names: Vec<String> = runs.iter().map(|run| run.name()).collect();
+        if !names.contains(&damaged.name()) {
+            self.remove_file(&damaged.name());
+        }
+        self.plan_merge();
+    }
+
+    fn run_of(&self, segment: &Segment) -> Result<Run, RebuildError> {
+        let index = match segment.index() {
+            Some(index) => index,
+            None => {
+                Arc::new(rebuild::build(&*self.log.env.storage, self.log.hasher, segment.header())?)
+            }
+        };
+        let generation = Generation::of_index(&index, self.log.hasher);
+        Ok(self.write(&generation, Span::of_index(segment.header().number, &index))?)
+    }
+
+    /// A file that stays is not taken at the next start, and removed there.
+    fn remove_file(&self, name: &str) {
+        if let Err(error) = self.log.env.storage.remove(name) {
+            tracing::debug!(name, %error, "the next start removes it");
+        }
     }
 }

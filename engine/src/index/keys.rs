@@ -1,9 +1,21 @@
-//! The keyed hash under which aggregates and correlation ids are indexed.
+//! The hashes under which aggregates, correlation ids and event ids are indexed.
 
 use std::hash::Hasher;
 
 use quipu_types::{AggregateKey, Uuid};
+use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
+
+use crate::format::run_file::Key;
+
+/// A key of a run's table, and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableKey {
+    /// The key.
+    pub key: Key,
+    /// SipHash-1-3 of the key.
+    pub hash: u64,
+}
 
 /// SipHash-1-3 under the log's id: clients choose what is hashed, and without the key they cannot
 /// choose what collides. On disk (segments-format.md §7), so it never changes.
@@ -41,5 +53,37 @@ impl KeyHasher {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(id.as_bytes());
         hasher.finish()
+    }
+
+    /// An event id as a key of a run's table.
+    #[must_use]
+    pub fn id(&self, id: Uuid) -> TableKey {
+        self.table_key(id.into_bytes())
+    }
+
+    /// An aggregate as a key of a run's table: so wide, and so hard to choose, that no two
+    /// aggregates share one. The first half of SHA-256 of the log's id and the aggregate's key.
+    #[must_use]
+    pub fn wide(&self, aggregate_type: &str, aggregate_id: &str) -> TableKey {
+        let mut hasher = Sha256::new_with_prefix(self.key);
+        hasher.update(aggregate_type);
+        hasher.update([0]);
+        hasher.update(aggregate_id);
+        let digest: [u8; 32] = hasher.finalize().into();
+        self.table_key(digest.first_chunk().copied().unwrap_or_default())
+    }
+
+    /// Hash of a key of a run's table.
+    #[must_use]
+    pub fn hash(&self, key: &Key) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write(key);
+        hasher.finish()
+    }
+
+    /// A key with its hash.
+    #[must_use]
+    pub fn table_key(&self, key: Key) -> TableKey {
+        TableKey { key, hash: self.hash(&key) }
     }
 }

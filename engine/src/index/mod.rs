@@ -1,10 +1,18 @@
-//! Finding things: newest versions and known ids (in memory), and each segment's own index.
+//! Finding things: newest versions and known ids, in sorted runs that the indexer makes, and each
+//! segment's own index.
 
 pub mod builder;
 pub mod facts;
-pub mod ids;
+pub mod generation;
 pub mod indexer;
 pub mod keys;
+pub mod known;
 pub mod live;
+pub mod memtable;
+pub mod merge;
 pub mod rebuild;
-pub mod versions;
+pub mod run;
+pub mod run_writer;
+pub mod sealed;
+pub mod table_reader;
+pub mod tiers;

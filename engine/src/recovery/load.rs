@@ -1,19 +1,17 @@
-//! Fills the indexes at start: index files of sealed segments, groups of the active one.
+//! Fills the indexes of segments at start: index files of sealed ones, groups of the active one.
 
 use std::sync::Arc;
 
-use quipu_types::{AggregateKey, Corruption, Record};
+use quipu_types::Corruption;
 
 use super::chain::Placed;
-use crate::bug::{Bug, seeded};
 use crate::error::OpenError;
 use crate::format::group::{Group, GroupHeader, GroupKind};
 use crate::format::index_file::{IndexFault, IndexFile};
-use crate::index::ids::IdIndex;
+use crate::index::generation::Generation;
 use crate::index::keys::KeyHasher;
 use crate::index::live::LiveIndex;
 use crate::index::rebuild::{self, RebuildError};
-use crate::index::versions::VersionIndex;
 use crate::segment::Segment;
 use crate::storage::{Storage, index_name};
 
@@ -58,35 +56,13 @@ fn saved_index(
         .map_err(|fault: IndexFault| fault.to_string())
 }
 
-/// Newest versions and known ids, filled segment by segment, oldest first.
-#[derive(Default)]
-pub struct Known {
-    /// Newest version of every aggregate.
-    pub versions: VersionIndex,
-    /// Position of every id.
-    pub ids: IdIndex,
-}
-
-impl Known {
-    /// Takes what a sealed segment holds.
-    pub fn take_index(&mut self, index: &IndexFile) {
-        for entry in index.aggregates() {
-            let key = Arc::new(AggregateKey::new(entry.aggregate_type, entry.aggregate_id));
-            self.versions.set(entry.hash, &key, entry.last_version());
-        }
-        for (id, position) in index.ids().filter(|_| !seeded(Bug::ForgetsIndexedIds)) {
-            self.ids.insert(id, position);
-        }
-    }
-
-    fn take_record(&mut self, hash: u64, key: &Arc<AggregateKey>, record: &Record) {
-        self.versions.set(hash, key, record.version());
-        self.ids.insert(record.event_id(), record.position());
-    }
-}
-
 /// Makes a durable group of a live segment visible, and takes what it holds.
-pub fn publish(segment: &Segment, hasher: KeyHasher, group: &Group, mut known: Option<&mut Known>) {
+pub fn publish(
+    segment: &Segment,
+    hasher: KeyHasher,
+    group: &Group,
+    mut active: Option<&mut Generation>,
+) {
     if group.header.kind != GroupKind::Data {
         return;
     }
@@ -96,8 +72,11 @@ pub fn publish(segment: &Segment, hasher: KeyHasher, group: &Group, mut known: O
             let key = Arc::new(record.aggregate());
             let hash = hasher.aggregate(&key);
             live.push_record(hash, &key, record.version(), record.position());
-            if let Some(known) = &mut known {
-                known.take_record(hash, &key, &record);
+            if let Some(active) = &mut active {
+                let (version, position) = (record.version(), record.position());
+                let wide = hasher.wide(&key.aggregate_type, &key.aggregate_id);
+                active.raise(&wide, version.previous(), version, position);
+                active.insert_id(&hasher.id(record.event_id()), position);
             }
         }
     });

@@ -7,8 +7,10 @@ use quipu_types::{Corruption, Position, Uuid};
 use super::chain::{Chain, LastFile, Placed, place};
 use super::create::{create, read_marker, write_marker};
 use super::decide::{TailCase, decide};
+use super::folder::Folder;
 use super::follow::Follower;
-use super::load::{self, Known};
+use super::gather::{Gathered, Gathering};
+use super::load;
 use super::repair::{self, Barrier};
 use super::report::{RecoveryReport, TornTail};
 use super::tail::{ScannedTail, scan};
@@ -18,12 +20,16 @@ use crate::commit::sequencer::Start;
 use crate::commit::watermark::CommitWatermark;
 use crate::error::OpenError;
 use crate::format::group::{GroupHeader, GroupKind};
+use crate::format::run_file::Span;
+use crate::index::generation::Generation;
+use crate::index::indexer::IndexWork;
 use crate::index::keys::KeyHasher;
+use crate::index::sealed::{Part, SealedSet, Waiting};
 use crate::options::LogOptions;
 use crate::segment::scanner::ScanEnd;
 use crate::segment::{Segment, Segments};
 use crate::shared::{Environment, LogState, Shared};
-use crate::storage::{FileKind, LockError, LockGuard, StorageFile};
+use crate::storage::{LockError, LockGuard, StorageFile};
 
 mod read_only;
 
@@ -92,78 +98,13 @@ pub fn open_read_only(
     Opening::begin(env, options, folder)?.finish_read_only(progress)
 }
 
-/// The files of a folder, by kind.
-struct Folder {
-    has_marker: bool,
-    segments: Vec<u64>,
-    temporary: Vec<String>,
-    unknown: Vec<String>,
-}
-
-impl Folder {
-    fn read(env: &Environment) -> Result<Self, OpenError> {
-        let mut folder =
-            Self { has_marker: false, segments: vec![], temporary: vec![], unknown: vec![] };
-        let files = env.storage.list().map_err(OpenError::io("list the folder"))?;
-        for file in files {
-            match FileKind::of(&file.name) {
-                FileKind::Marker => folder.has_marker = true,
-                FileKind::Segment(number) => folder.segments.push(number),
-                FileKind::Temporary => folder.temporary.push(file.name),
-                FileKind::Unknown => folder.unknown.push(file.name),
-                FileKind::Lock | FileKind::Index(_) | FileKind::Torn => {}
-            }
-        }
-        folder.segments.sort_unstable();
-        folder.unknown.sort_unstable();
-        Ok(folder)
-    }
-
-    /// Whether no log was ever completed here: then one may be made.
-    fn is_new(&self, env: &Environment) -> Result<bool, OpenError> {
-        if self.has_marker {
-            return Ok(false);
-        }
-        self.refuse_foreign()?;
-        match self.segments.as_slice() {
-            [] => Ok(true),
-            // Creation was interrupted before the first header was whole.
-            [1] => {
-                let chain = place(&*env.storage, &[1], None)?;
-                let bare = LastFile::has_no_group;
-                Ok(chain.placed.is_empty() && chain.last_file.is_some_and(|(_, it)| bare(&it)))
-            }
-            _ => Ok(false),
-        }
-    }
-
-    fn refuse_foreign(&self) -> Result<(), OpenError> {
-        match self.unknown.first() {
-            Some(found) if !self.has_marker && self.segments.is_empty() => {
-                Err(OpenError::NotALog { found: found.clone() })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn remove_temporary(&self, env: &Environment) -> Result<(), OpenError> {
-        for name in &self.temporary {
-            match env.storage.remove(name) {
-                // Another process that only tried to open the log has removed its own.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                other => other.map_err(OpenError::io(format!("remove {name}")))?,
-            }
-        }
-        Ok(())
-    }
-}
-
 struct Opening {
     env: Environment,
     options: LogOptions,
     log_id: Uuid,
     hasher: KeyHasher,
     chain: Chain,
+    runs: Vec<(u64, u64)>,
     has_marker: bool,
     report: RecoveryReport,
 }
@@ -182,14 +123,14 @@ impl Opening {
         let log_id = first.header.log_id;
         let report = RecoveryReport { log_id, unknown_files: folder.unknown, ..Default::default() };
         let hasher = KeyHasher::new(log_id);
-        let has_marker = folder.has_marker;
-        Ok(Self { env, options, log_id, hasher, chain, has_marker, report })
+        let Folder { runs, has_marker, .. } = folder;
+        Ok(Self { env, options, log_id, hasher, chain, runs, has_marker, report })
     }
 
     /// Loads every segment but the last; cuts the chain at the first that is damaged.
     fn load_sealed(
         &mut self,
-        mut known: Option<&mut Known>,
+        mut gathering: Option<&mut Gathering>,
         save: bool,
         progress: Progress<'_>,
     ) -> Result<Vec<Arc<Segment>>, OpenError> {
@@ -203,8 +144,8 @@ impl Opening {
                     if rebuilt {
                         self.report.rebuilt_indexes.push(placed.header.number);
                     }
-                    if let Some(known) = &mut known {
-                        known.take_index(&index);
+                    if let Some(gathering) = &mut gathering {
+                        gathering.take(&self.chain.placed, done, &index);
                     }
                     let (header, file) = (placed.header.clone(), Arc::clone(&placed.file));
                     segments.push(Arc::new(Segment::sealed(header, file, index)));
@@ -226,8 +167,10 @@ impl Opening {
         if !self.has_marker {
             write_marker(&*self.env.storage, self.log_id)?;
         }
-        let mut known = Known::default();
-        let segments = self.load_sealed(Some(&mut known), true, progress)?;
+        let runs = std::mem::take(&mut self.runs);
+        let storage = &self.env.storage;
+        let mut gathering = Gathering::new(storage, self.log_id, &self.options, runs);
+        let segments = self.load_sealed(Some(&mut gathering), true, progress)?;
         let last = self.chain.placed.pop().ok_or(OpenError::NoLog)?;
         // What a process that died has written may still be in flight to the disk: no decision
         // may rest on what a power cut could yet take away.
@@ -237,16 +180,18 @@ impl Opening {
             .map_err(OpenError::io(format!("read segment {}", last.header.number)))?;
         let active =
             Segment::live(last.header.clone(), Arc::clone(&last.file), self.options.tail_bytes);
+        let mut generation = Generation::new(last.header.segment_bytes, self.hasher);
         for group in &tail.groups {
-            load::publish(&active, self.hasher, group, Some(&mut known));
+            load::publish(&active, self.hasher, group, Some(&mut generation));
         }
         self.report.clean = tail.clean;
         self.report.last_position = tail.next_position.previous();
         self.judge(&last, &tail);
-        match self.chain.damage.clone() {
-            Some(damage) => Ok(self.read_only(segments, active, &tail, damage)),
-            None => self.writable(segments, active, last, &tail, known),
+        if let Some(damage) = self.chain.damage.clone() {
+            return Ok(self.read_only(segments, active, &tail, damage));
         }
+        let gathered = gathering.finish();
+        self.writable((segments, active), last, &tail, (gathered, generation))
     }
 
     /// Finds damage in the active segment and behind it.
@@ -308,12 +253,13 @@ impl Opening {
 
     fn writable(
         mut self,
-        mut segments: Vec<Arc<Segment>>,
-        active: Segment,
+        (mut segments, active): (Vec<Arc<Segment>>, Segment),
         last: Placed,
         tail: &ScannedTail,
-        known: Known,
+        (gathered, mut generation): (Gathered, Generation),
     ) -> Result<Opened, OpenError> {
+        let Gathered { set: mut sealed, made, useless } = gathered;
+        self.report.made_runs = made;
         let epoch = tail
             .epoch
             .checked_add(1)
@@ -333,6 +279,11 @@ impl Opening {
             }
             Ok(Barriered::Rolled(seal, header, spare)) => {
                 self.report.finished_roll = true;
+                let first_position = last.header.first_position;
+                let span = Span::of_segment(last.header.number, first_position, &seal);
+                let next = Generation::new(self.options.segment_bytes, self.hasher);
+                let generation = std::mem::replace(&mut generation, next);
+                sealed.push(Part::Waiting(Arc::new(Waiting { span, generation })));
                 segments.push(self.seal_active(active, last, &seal)?);
                 let tail_bytes = self.options.tail_bytes;
                 let next = Segment::live(header, Arc::clone(&spare.file), tail_bytes);
@@ -354,13 +305,18 @@ impl Opening {
         let start = Start {
             head,
             spare,
-            versions: known.versions,
-            ids: known.ids,
+            active: generation,
             next_position: tail.next_position,
             last_recorded_at: tail.last_recorded_at,
             epoch,
         };
-        Ok(self.opened(segments, tail.next_position, LogState::Writable, Some(start)))
+        for name in useless {
+            // Nothing rests on it: one that stays is found useless again.
+            if let Err(error) = self.env.storage.remove(&name) {
+                tracing::warn!(name, %error, "cannot remove a run that is of no use");
+            }
+        }
+        Ok(self.opened(segments, tail.next_position, LogState::Writable, Some((start, sealed))))
     }
 
     fn cut_torn_tail(
@@ -461,13 +417,16 @@ impl Opening {
         segments: Vec<Arc<Segment>>,
         next_position: Position,
         state: LogState,
-        start: Option<Start>,
+        start: Option<(Start, SealedSet)>,
     ) -> Opened {
         self.report.segments = segments.len();
         let watermark = CommitWatermark::new(next_position.previous());
-        let segments = Segments::new(segments);
-        let shared = Shared::new(self.env, self.options, self.log_id, segments, watermark, state);
-        let shared = Arc::new(shared);
+        let (start, sealed) = start.unzip();
+        let content = (Segments::new(segments), sealed.unwrap_or_default());
+        let Self { env, options, log_id, .. } = self;
+        let shared = Arc::new(Shared::new(env, options, log_id, content, watermark, state));
+        // Segments may wait for their runs since before.
+        shared.index_queue.push(IndexWork::Tidy);
         Opened { shared, start, follower: None, report: self.report, lock: None }
     }
 }
@@ -478,10 +437,4 @@ enum Barriered {
     Started(GroupHeader, Option<Spare>),
     /// The segment is sealed, and the next one active under this header.
     Rolled(GroupHeader, crate::format::segment_header::SegmentHeader, Spare),
-}
-
-impl LastFile {
-    fn has_no_group(&self) -> bool {
-        !matches!(self, Self::NoHeader { group_at: Some(_), .. })
-    }
 }

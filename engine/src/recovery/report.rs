@@ -30,6 +30,8 @@ pub struct RecoveryReport {
     pub finished_roll: bool,
     /// Segments whose index was missing or not valid, and was built again.
     pub rebuilt_indexes: Vec<u64>,
+    /// Runs of the index that were missing or not valid, and were made again.
+    pub made_runs: usize,
     /// Files that are none of a log's; they were left alone.
     pub unknown_files: Vec<String>,
     /// The end could not be proven durable (read-only beside a crash or a writer): so many bytes
@@ -90,6 +92,9 @@ impl fmt::Display for RecoveryReport {
         }
         if !self.rebuilt_indexes.is_empty() {
             write!(f, "\nbuilt the index of segment(s) {:?} again", self.rebuilt_indexes)?;
+        }
+        if self.made_runs > 0 {
+            write!(f, "\nmade {} run(s) of the index again", self.made_runs)?;
         }
         if self.unproven_bytes > 0 {
             let bytes = self.unproven_bytes;

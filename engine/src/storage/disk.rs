@@ -18,7 +18,7 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, falloc
 use rustix::io::Errno;
 
 use super::map::map;
-use super::names::{LOCK_NAME, PROBE_STEM};
+use super::names::{LOCK_NAME, PROBE_STEM, temporary_name};
 use super::ring::Ring;
 use super::{FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile};
 use crate::format::{BLOCK_BYTES, zeroed_blocks};
@@ -235,6 +235,10 @@ impl Storage for DiskStorage {
         Ok(Arc::new(DiskFile::new(file)))
     }
 
+    fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(DiskFile::new(self.open_buffered(name)?)))
+    }
+
     fn map(&self, name: &str) -> io::Result<Bytes> {
         let mut file = self.open_buffered(name)?;
         let bytes = file.metadata()?.len();
@@ -247,7 +251,7 @@ impl Storage for DiskStorage {
     }
 
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let temporary = self.path(&format!("{name}.tmp"));
+        let temporary = self.path(&temporary_name(name));
         let mut file = File::options()
             .write(true)
             .create(true)
@@ -263,6 +267,10 @@ impl Storage for DiskStorage {
         }
         fs::rename(&temporary, self.path(name))?;
         self.sync_dir()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

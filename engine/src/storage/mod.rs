@@ -16,7 +16,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use disk::{Access, Backend, DiskStorage, Mapping};
-pub use names::{FileKind, LOCK_NAME, MARKER_NAME, index_name, segment_name, torn_name};
+pub use names::{
+    FileKind, LOCK_NAME, MARKER_NAME, index_name, run_name, segment_name, temporary_name, torn_name,
+};
 
 /// A folder that holds one log.
 pub trait Storage: Send + Sync {
@@ -36,6 +38,11 @@ pub trait Storage: Send + Sync {
     /// [`Storage::sync_dir`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
 
+    /// Opens a file that will not change any more, to be read through the page cache: at any
+    /// offset, of any length, into any buffer. Its name may be removed, and stand for another file,
+    /// later.
+    fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+
     /// The whole of a file that will not change any more. Under a memory map an unreadable sector
     /// ends the process.
     fn map(&self, name: &str) -> io::Result<Bytes>;
@@ -43,6 +50,10 @@ pub trait Storage: Send + Sync {
     /// Makes a file with this content, or leaves the old one: whole or not at all, durable on
     /// return, directory entry included.
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()>;
+
+    /// Gives a file another name, in the place of a file that may have it; durable after
+    /// [`Storage::sync_dir`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file; durable after [`Storage::sync_dir`].
     fn remove(&self, name: &str) -> io::Result<()>;

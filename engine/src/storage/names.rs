@@ -11,6 +11,8 @@ pub enum FileKind {
     Segment(u64),
     /// A sealed segment's index, by number.
     Index(u64),
+    /// A sorted run of the index, by its first and last segment.
+    Run(u64, u64),
     /// A copy of a torn tail.
     Torn,
     /// A file that was being written when the process ended.
@@ -39,6 +41,7 @@ impl FileKind {
         match name.rsplit_once('.') {
             Some((number, "seg")) => numbered(number).map_or(Self::Unknown, Self::Segment),
             Some((number, "idx")) => numbered(number).map_or(Self::Unknown, Self::Index),
+            Some((segments, "run")) => spanned(segments).unwrap_or(Self::Unknown),
             Some((stem, "torn")) if stem.split('.').next().is_some_and(is_numbered) => Self::Torn,
             Some((stem, "tmp")) if is_made_here(stem) => Self::Temporary,
             _ => Self::Unknown,
@@ -60,6 +63,12 @@ fn numbered(text: &str) -> Option<u64> {
     digits.then(|| text.parse().ok()).flatten().filter(|number| *number > 0)
 }
 
+fn spanned(text: &str) -> Option<FileKind> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (numbered(first)?, numbered(last)?);
+    (first <= last).then_some(FileKind::Run(first, last))
+}
+
 /// Name of a segment.
 #[must_use]
 pub fn segment_name(number: u64) -> String {
@@ -70,6 +79,18 @@ pub fn segment_name(number: u64) -> String {
 #[must_use]
 pub fn index_name(number: u64) -> String {
     format!("{number:020}.idx")
+}
+
+/// Name of the run of these segments.
+#[must_use]
+pub fn run_name(first: u64, last: u64) -> String {
+    format!("{first:020}-{last:020}.run")
+}
+
+/// Name of a file while it is written.
+#[must_use]
+pub fn temporary_name(name: &str) -> String {
+    format!("{name}.tmp")
 }
 
 /// Name of a copy of a torn tail.
@@ -86,12 +107,18 @@ mod tests {
     fn names_are_taken_strictly() {
         assert_eq!(FileKind::of(&segment_name(7)), FileKind::Segment(7));
         assert_eq!(FileKind::of(&index_name(7)), FileKind::Index(7));
+        assert_eq!(FileKind::of(&run_name(3, 7)), FileKind::Run(3, 7));
+        assert_eq!(FileKind::of(&run_name(7, 3)), FileKind::Unknown);
         assert_eq!(FileKind::of(&torn_name(7, 4096, 2)), FileKind::Torn);
         assert_eq!(FileKind::of("LOG"), FileKind::Marker);
-        for name in
-            ["LOG".to_owned(), index_name(7), torn_name(7, 4096, 2), "direct-probe-1".into()]
-        {
-            assert_eq!(FileKind::of(&format!("{name}.tmp")), FileKind::Temporary, "{name}");
+        for name in [
+            "LOG".to_owned(),
+            index_name(7),
+            run_name(1, 7),
+            torn_name(7, 4096, 2),
+            "direct-probe-1".into(),
+        ] {
+            assert_eq!(FileKind::of(&temporary_name(&name)), FileKind::Temporary, "{name}");
         }
         let unknown =
             ["7.seg", "0000000000000000000a.seg", "00000000000000000000.seg", "notes.txt"];

@@ -19,7 +19,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, with their names.
-    pub const ALL: [(&str, Self); 29] = [
+    pub const ALL: [(&str, Self); 36] = [
         ("acknowledges-before-flush", Self::Disk(disk::Defect::AcknowledgesBeforeFlush)),
         ("lies-about-flush", Self::Disk(disk::Defect::LiesAboutFlush)),
         ("retries-failed-flush", Self::Disk(disk::Defect::RetriesFailedFlush)),
@@ -49,6 +49,13 @@ impl Defect {
         ("ignores-durable-bound", Self::Engine(Bug::IgnoresDurableBound)),
         ("cuts-too-much", Self::Engine(Bug::CutsTooMuch)),
         ("forgets-indexed-ids", Self::Engine(Bug::ForgetsIndexedIds)),
+        ("looks-in-runs-only", Self::Engine(Bug::LooksInRunsOnly)),
+        ("swaps-in-half-a-run", Self::Engine(Bug::SwapsInHalfARun)),
+        ("merge-keeps-the-oldest", Self::Engine(Bug::MergeKeepsTheOldest)),
+        ("filter-loses-a-key", Self::Engine(Bug::FilterLosesAKey)),
+        ("unreadable-run-knows-nothing", Self::Engine(Bug::UnreadableRunKnowsNothing)),
+        ("replays-too-late", Self::Engine(Bug::ReplaysTooLate)),
+        ("takes-a-foreign-run", Self::Engine(Bug::TakesAForeignRun)),
     ];
 
     /// The defect of this name.

@@ -214,7 +214,8 @@ impl SimDisk {
 
     /// Deletes every index file, as an operator may.
     pub fn delete_indexes(&self) {
-        let is_index = |name: &str| matches!(FileKind::of(name), FileKind::Index(_));
+        let is_index =
+            |name: &str| matches!(FileKind::of(name), FileKind::Index(_) | FileKind::Run(..));
         let mut state = self.state.lock();
         state.files.retain(|name, _| !is_index(name));
         state.durable_names.retain(|name, _| !is_index(name));
@@ -318,6 +319,10 @@ impl Storage for SimDisk {
         Ok(Arc::new(SimFile { disk: self.clone(), content }))
     }
 
+    fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.open(name)
+    }
+
     fn map(&self, name: &str) -> io::Result<Bytes> {
         self.operate(Operation::Read, "mapping")?;
         let state = self.state.lock();
@@ -351,6 +356,14 @@ impl Storage for SimDisk {
         let content = content(bytes);
         state.files.insert(name.to_owned(), Arc::clone(&content));
         state.durable_names.insert(name.to_owned(), content);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.operate(Operation::Change, || operation::name_of_file(to))?;
+        let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_owned(), content);
         Ok(())
     }
 

@@ -228,6 +228,8 @@ impl<'a> Life<'a> {
                 work => self.indexer.take(work),
             }
         }
+        // A merge is seldom done when the next thing happens.
+        self.indexer.merge_some(self.world.rng.usize(0..200));
     }
 
     fn hear_answers(&mut self) -> Result<(), String> {

@@ -189,6 +189,10 @@ impl Run {
             self.world.note(|| "delete all indexes".to_owned());
             self.world.disk.delete_indexes();
         }
+        if is_random && self.world.rng.u8(0..5) == 0 {
+            let damage = self.world.disk.damage_run();
+            self.world.note(|| format!("damage: {damage:?}"));
+        }
         if will_rot {
             self.rotten = true;
             let damage = self.world.disk.damage();

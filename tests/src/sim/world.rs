@@ -98,6 +98,9 @@ fn options(rng: &mut Rng, defect: Option<Defect>) -> LogOptions {
         group_bytes: 4_096 * rng.usize(1..5),
         groups_in_flight: rng.usize(1..5),
         tail_bytes: rng.usize(0..40_000),
+        index_fan_in: rng.usize(2..5),
+        // Some filters have no memory.
+        index_memory: rng.u64(0..4) * 40_000,
         witness_after_us: if defect == Some(Defect::NoWitness) { u64::MAX } else { 2_000 },
         ..LogOptions::default()
     };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quipu_client::{Embedded, RecoveryReport, Status};
+use quipu_engine::IndexStatus;
 use quipu_server::status::{document_of, first_position, state};
 use serde_json::Value;
 
@@ -61,6 +62,7 @@ fn print(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(
     }
     facts.extend([
         ("segments", format!("{} ({indexed} indexed)", status.segments.len())),
+        ("index", index(&status.index)),
         ("on disk", units::bytes(status.bytes_on_disk)),
         ("free", free(status.free_bytes, status.space_is_low)),
         ("storage", status.storage.clone()),
@@ -90,11 +92,36 @@ fn print_document(status: &Value, out: &mut Output) -> Result<(), Failure> {
     let space_is_low = status["space_is_low"] == Value::Bool(true);
     facts.extend([
         ("segments", number("segments").to_string()),
+        ("index", index(&index_of(&status["index"]))),
         ("on disk", units::bytes(number("bytes_on_disk"))),
         ("free", free(number("free_bytes"), space_is_low)),
         ("storage", text("storage")),
     ]);
     write_facts(out, facts)
+}
+
+/// The index of ids and versions.
+fn index(index: &IndexStatus) -> String {
+    let runs = units::plural(index.runs as u64, "run");
+    let on_disk = format!("{runs} of {}", units::bytes(index.run_bytes));
+    if index.memory_bytes == 0 {
+        return on_disk;
+    }
+    let (memory, limit) = (units::bytes(index.memory_bytes), index.memory_limit_bytes);
+    format!("{on_disk}, {memory} of {} in memory", units::bytes(limit))
+}
+
+fn index_of(document: &Value) -> IndexStatus {
+    let number = |name: &str| document[name].as_u64().unwrap_or(0);
+    let count = |name: &str| usize::try_from(number(name)).unwrap_or(usize::MAX);
+    IndexStatus {
+        runs: count("runs"),
+        run_bytes: number("run_bytes"),
+        memory_bytes: number("memory_bytes"),
+        memory_limit_bytes: number("memory_limit_bytes"),
+        waiting_segments: count("waiting_segments"),
+        reads: number("reads"),
+    }
 }
 
 fn closed(report: &RecoveryReport) -> &'static str {

@@ -56,6 +56,9 @@ fn print(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
             "the index of segment {segment} is built again at the next start: {problem}"
         ))?;
     }
+    for problem in &report.runs {
+        out.line(format_args!("a run of the index is made again at the next start: {problem}"))?;
+    }
     if report.unproven_bytes > 0 {
         let bytes = units::bytes(report.unproven_bytes);
         out.line(format_args!(
@@ -91,6 +94,7 @@ fn print_json(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
         "bytes": report.bytes,
         "damage": damage.collect::<Vec<_>>(),
         "indexes": indexes.collect::<Vec<_>>(),
+        "runs": report.runs,
         "unproven_bytes": report.unproven_bytes,
     }))
 }

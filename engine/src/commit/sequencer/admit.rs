@@ -10,6 +10,7 @@ use crate::commit::outcome::{Admitted, Answer};
 use crate::commit::placed::Placed;
 use crate::commit::prepared::PreparedAppend;
 use crate::format::group::GroupBuilder;
+use crate::index::known::Unsearchable;
 
 impl Sequencer {
     /// Admits an append into the group, or answers why not; the answer waits in `answers`.
@@ -22,22 +23,13 @@ impl Sequencer {
         answers: &mut Vec<Answer>,
     ) {
         let Submission { append, reply } = submission;
-        // Ids come before versions: a repetition of what is stored is no conflict.
-        let overruled =
-            seeded(Bug::ChecksVersionsBeforeIds) && self.check_versions(&append).is_err();
-        if let Some(known) = self.known_ids(&append).filter(|_| !overruled) {
-            let result =
-                known.map(|positions| Admitted::Known { positions, append: Box::new(append) });
-            answers.push(Answer::new(reply, result));
-            return;
-        }
-        let before = match self.check_versions(&append) {
-            Ok(before) => before,
-            Err(error) => {
-                self.log.counters.conflict();
-                answers.push(Answer::new(reply, Err(error)));
-                return;
+        let before = match self.check(&append) {
+            Ok(Checked::Fresh(before)) => before,
+            Ok(Checked::Known(positions)) => {
+                let known = Admitted::Known { positions, append: Box::new(append) };
+                return answers.push(Answer::new(reply, Ok(known)));
             }
+            Err(error) => return answers.push(Answer::new(reply, Err(error))),
         };
         let append = self.place(append, &before, now, builder);
         let written = append.append.aggregates.iter().zip(&before);
@@ -53,27 +45,47 @@ impl Sequencer {
         placed.push(append);
     }
 
+    /// What an append comes to, or why it is refused.
+    fn check(&mut self, append: &PreparedAppend) -> Result<Checked, AppendError> {
+        // Ids come before versions: a repetition of what is stored is no conflict.
+        if seeded(Bug::ChecksVersionsBeforeIds) {
+            self.check_versions(append)?;
+        }
+        if let Some(positions) = self.known_ids(append)? {
+            return Ok(Checked::Known(positions));
+        }
+        self.check_versions(append).map(Checked::Fresh)
+    }
+
     /// `None` if no id is known; else where all of them are, or that only some are.
-    fn known_ids(&self, append: &PreparedAppend) -> Option<Result<Vec<Position>, AppendError>> {
-        let position = |index: usize| self.ids.get(append.records[index].event_id);
-        let count = append.records.len();
-        let first_known = (0..count).find_map(|index| Some((index, position(index)?)));
-        let (index, known_at) = first_known?;
-        let all: Option<Vec<Position>> = (0..count).map(position).collect();
-        Some(all.ok_or_else(|| {
-            self.log.counters.conflict();
-            AppendError::IdConflict {
-                event_id: append.records[index].event_id,
-                position: known_at,
-                reason: IdConflictReason::PartlyKnown,
+    fn known_ids(&mut self, append: &PreparedAppend) -> Result<Option<Vec<Position>>, AppendError> {
+        let mut first_known = None;
+        for (index, record) in append.records.iter().enumerate() {
+            let known = self.known.position_of(&self.log, record);
+            if let Some(position) = known.map_err(|error| self.cannot_check(&error))? {
+                first_known = Some((index, position));
+                break;
             }
-        }))
+        }
+        let Some((first, position)) = first_known else { return Ok(None) };
+        let mut all = Vec::with_capacity(append.records.len());
+        for record in &append.records {
+            let known = self.known.position_of(&self.log, record);
+            all.extend(known.map_err(|error| self.cannot_check(&error))?);
+        }
+        if all.len() == append.records.len() {
+            return Ok(Some(all));
+        }
+        self.log.counters.conflict();
+        let (event_id, reason) = (append.records[first].event_id(), IdConflictReason::PartlyKnown);
+        Err(AppendError::IdConflict { event_id, position, reason })
     }
 
     /// The version of each aggregate before the append, or every conflict.
-    fn check_versions(&self, append: &PreparedAppend) -> Result<Vec<Version>, AppendError> {
-        let before: Vec<Version> =
-            append.aggregates.iter().map(|it| self.versions.get(it.hash, &it.key)).collect();
+    fn check_versions(&mut self, append: &PreparedAppend) -> Result<Vec<Version>, AppendError> {
+        let versions = append.aggregates.iter().map(|it| self.known.version(&self.log, it));
+        let before: Result<Vec<Version>, _> = versions.collect();
+        let before = before.map_err(|error| self.cannot_check(&error))?;
         let conflicts: Vec<VersionConflict> = (append.aggregates.iter().zip(&before))
             .filter(|(aggregate, actual)| !aggregate.expected.is_met_by(**actual))
             .map(|(aggregate, actual)| VersionConflict {
@@ -82,7 +94,18 @@ impl Sequencer {
                 actual: *actual,
             })
             .collect();
-        if conflicts.is_empty() { Ok(before) } else { Err(AppendError::Conflict(conflicts)) }
+        if conflicts.is_empty() {
+            return Ok(before);
+        }
+        self.log.counters.conflict();
+        Err(AppendError::Conflict(conflicts))
+    }
+
+    /// Without an answer from the index nothing can be admitted: the log has failed.
+    fn cannot_check(&mut self, error: &Unsearchable) -> AppendError {
+        let reason = error.to_string();
+        self.fail(&reason);
+        AppendError::NotWritten(reason)
     }
 
     /// Copies the append into the group under its positions and versions.
@@ -98,23 +121,34 @@ impl Sequencer {
         let recorded_at = last.max(now);
         self.last_recorded_at = recorded_at;
         let mut versions = before.to_vec();
+        let mut last_positions = vec![first; versions.len()];
         let frame = std::mem::take(&mut append.frame);
-        let (records, ids) = (&append.records, &mut self.ids);
+        let (records, known) = (&append.records, self.known.active());
         let places = records.iter().map(|record| record.at);
         builder.push(&frame, places, |index, position, bytes| {
             let record = &records[index];
             let version = versions[record.aggregate].next();
             versions[record.aggregate] = version;
+            last_positions[record.aggregate] = position;
             if !seeded(Bug::KnowsDurableIdsOnly) {
-                ids.insert(record.event_id, position);
+                known.insert_id(&record.id, position);
             }
             stamp(bytes, position, version, recorded_at);
         });
-        for (aggregate, version) in append.aggregates.iter().zip(&versions) {
+        for (index, aggregate) in append.aggregates.iter().enumerate() {
             if aggregate.events > 0 && !seeded(Bug::ChecksDurableVersionsOnly) {
-                self.versions.set(aggregate.hash, &aggregate.key, *version);
+                let (version, position) = (versions[index], last_positions[index]);
+                known.raise(&aggregate.wide, before[index], version, position);
             }
         }
         Placed { append, first, before: before.to_vec(), recorded_at }
     }
+}
+
+/// What an append comes to.
+enum Checked {
+    /// It is new; its aggregates are at these versions before it.
+    Fresh(Vec<Version>),
+    /// All its ids are known, at these positions.
+    Known(Vec<Position>),
 }

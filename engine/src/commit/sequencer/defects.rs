@@ -7,8 +7,6 @@ use quipu_types::{Position, Version};
 use super::{Sequencer, Step, Written};
 use crate::bug::{Bug, seeded};
 use crate::commit::placed::Placed;
-use crate::index::ids::IdIndex;
-use crate::index::versions::VersionIndex;
 
 impl Sequencer {
     /// Before groups are retired; true if none is to be.
@@ -49,28 +47,19 @@ impl Sequencer {
     /// When a group has become durable.
     pub(super) fn break_publishing(&mut self, appends: &[Placed]) {
         for placed in appends {
+            let known = self.known.active();
             for (aggregate, before) in placed.append.aggregates.iter().zip(&placed.before) {
                 if seeded(Bug::ChecksDurableVersionsOnly) && aggregate.events > 0 {
                     let version = Version(before.0 + aggregate.events);
-                    self.versions.set(aggregate.hash, &aggregate.key, version);
+                    known.raise(&aggregate.wide, *before, version, placed.first);
                 }
             }
             for (number, record) in placed.append.records.iter().enumerate() {
                 if seeded(Bug::KnowsDurableIdsOnly) {
                     let position = Position(placed.first.0 + number as u64);
-                    self.ids.insert(record.event_id, position);
+                    known.insert_id(&record.id, position);
                 }
             }
-        }
-    }
-
-    /// When the next segment has become active.
-    pub(super) fn break_rolling(&mut self) {
-        if seeded(Bug::ForgetsIdsAtRoll) {
-            self.ids = IdIndex::default();
-        }
-        if seeded(Bug::ForgetsVersionsAtRoll) {
-            self.versions = VersionIndex::default();
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::bug::{Bug, seeded};
 use crate::commit::head::{Head, Room};
 use crate::commit::preparer::Spare;
 use crate::format::group::{GroupHeader, GroupKind};
+use crate::format::run_file::Span;
 use crate::format::segment_header::SegmentHeader;
 use crate::index::indexer::IndexWork;
 use crate::segment::Segment;
@@ -74,6 +75,8 @@ impl Sequencer {
     /// SEAL is durable.
     pub(super) fn sealed(&mut self, seal: &GroupHeader) {
         let segment = Arc::clone(self.head.segment());
+        let header = segment.header();
+        self.known.seal(&self.log, Span::of_segment(header.number, header.first_position, seal));
         self.log.index_queue.push(IndexWork::Sealed(segment, *seal));
         if !seeded(Bug::NoRollBarrier) {
             self.roll = Roll::Sealed(*seal);
@@ -114,6 +117,5 @@ impl Sequencer {
         self.log.segments.push(Arc::clone(&segment));
         self.head = Head::of_spare(segment, spare);
         self.roll = Roll::No;
-        self.break_rolling();
     }
 }

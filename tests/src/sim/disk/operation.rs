@@ -82,7 +82,7 @@ pub(super) fn name(offset: u64, bytes: &[u8]) -> &'static str {
         Some(GroupKind::Clean) => "CLEAN",
         Some(GroupKind::Seal) => "SEAL",
         None if is_zero(bytes) => "zeros",
-        None if offset == 0 => "segment header",
+        None if offset == 0 && bytes.starts_with(b"QUIPUSEG") => "segment header",
         None => "something else",
     }
 }
@@ -91,6 +91,7 @@ pub(super) fn name(offset: u64, bytes: &[u8]) -> &'static str {
 pub(super) fn name_of_file(name: &str) -> &'static str {
     match FileKind::of(name) {
         FileKind::Index(_) => "index file",
+        FileKind::Run(..) => "run",
         FileKind::Marker => "LOG",
         FileKind::Torn => "copy of a torn tail",
         _ => "another file",

@@ -1,0 +1,144 @@
+//! The filter of a sorted run's table (segments-format.md §15.4): says of a key that it is surely
+//! not there, at the price of one line of the cache.
+
+/// Bytes of one block: a line of the cache.
+pub const FILTER_BLOCK_BYTES: usize = 64;
+const WORDS: usize = 8;
+/// Odd numbers, one for each word: each picks its bit from the same half of the hash.
+const SALTS: [u32; WORDS] = [
+    0x47b6_137b,
+    0x4497_4d91,
+    0x8824_ad5b,
+    0xa2b7_289d,
+    0x7054_95c7,
+    0x2df1_424b,
+    0x9efc_4947,
+    0x5c6b_fb31,
+];
+
+/// A Bloom filter in blocks: a key has one block, and one bit in each of its eight words.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    blocks: Vec<Block>,
+}
+
+/// One block, in one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Block([u64; WORDS]);
+
+impl Filter {
+    /// An empty filter of so many blocks, at least one.
+    #[must_use]
+    pub fn new(blocks: u32) -> Self {
+        Self { blocks: vec![Block([0; WORDS]); blocks.max(1) as usize] }
+    }
+
+    /// How many blocks give each of so many keys so many bits.
+    #[must_use]
+    pub fn blocks_for(keys: u64, bits_a_key: u64) -> u32 {
+        let blocks = keys.saturating_mul(bits_a_key).div_ceil(FILTER_BLOCK_BYTES as u64 * 8);
+        u32::try_from(blocks).unwrap_or(u32::MAX)
+    }
+
+    /// Adds the key with this hash.
+    pub fn insert(&mut self, hash: u64) {
+        let at = self.block_of(hash);
+        for (word, bit) in self.blocks[at].0.iter_mut().zip(bits(hash)) {
+            *word |= bit;
+        }
+    }
+
+    /// False if the key with this hash was surely never added.
+    #[must_use]
+    pub fn may_have(&self, hash: u64) -> bool {
+        let block = &self.blocks[self.block_of(hash)];
+        block.0.iter().zip(bits(hash)).all(|(word, bit)| word & bit != 0)
+    }
+
+    /// How many blocks it has.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        u32::try_from(self.blocks.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Its bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.blocks.len() as u64 * FILTER_BLOCK_BYTES as u64
+    }
+
+    /// Adds its bytes to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for word in self.blocks.iter().flat_map(|block| block.0) {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    /// The filter with these bytes; `None` if they are not whole blocks, or none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let (blocks, left) = words.as_chunks::<WORDS>();
+        let blocks: Vec<Block> =
+            blocks.iter().map(|words| Block(words.map(u64::from_le_bytes))).collect();
+        (rest.is_empty() && left.is_empty() && !blocks.is_empty()).then_some(Self { blocks })
+    }
+
+    /// The upper half of the hash picks the block, without a division.
+    fn block_of(&self, hash: u64) -> usize {
+        let scaled = u128::from(hash) * self.blocks.len() as u128;
+        usize::try_from(scaled >> 64).unwrap_or(0)
+    }
+}
+
+/// The key's bit in each word, by the lower half of its hash.
+fn bits(hash: u64) -> [u64; WORDS] {
+    let [low, _] = halves(hash);
+    SALTS.map(|salt| 1 << (low.wrapping_mul(salt) >> 26))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "each half is taken as it is")]
+fn halves(hash: u64) -> [u32; 2] {
+    [hash as u32, (hash >> 32) as u32]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that look random, the same every time.
+    fn hashes(seed: u64) -> impl Iterator<Item = u64> {
+        let mut state = seed;
+        std::iter::repeat_with(move || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        })
+    }
+
+    #[test]
+    fn what_was_added_is_never_denied_and_little_else_is_let_through() {
+        let count = 20_000;
+        let mut filter = Filter::new(Filter::blocks_for(count, 16));
+        let added = || hashes(1).take(20_000);
+        added().for_each(|hash| filter.insert(hash));
+        assert!(added().all(|hash| filter.may_have(hash)));
+        let wrong = hashes(2).take(100_000).filter(|hash| filter.may_have(*hash)).count();
+        assert!(wrong < 300, "{wrong} of 100,000 others are let through");
+        let mut bytes = Vec::new();
+        filter.encode(&mut bytes);
+        let again = Filter::decode(&bytes).unwrap();
+        assert!(added().all(|hash| again.may_have(hash)));
+        assert_eq!(bytes.len() as u64, filter.bytes());
+    }
+
+    #[test]
+    fn parts_of_blocks_are_no_filter() {
+        for length in [0, 1, 63, 65, 72] {
+            assert!(Filter::decode(&vec![0; length]).is_none(), "{length}");
+        }
+        assert!(Filter::decode(&[0; 128]).is_some());
+    }
+}

@@ -1,0 +1,268 @@
+//! Writes the file of a run, entry by entry, in bounded memory: to a temporary name, durable before
+//! it gets its own.
+
+use std::io;
+use std::sync::Arc;
+
+use quipu_types::Uuid;
+
+use super::generation::Generation;
+use super::keys::KeyHasher;
+use super::run::{Run, Table};
+use crate::bug::{Bug, seeded};
+use crate::format::filter::Filter;
+use crate::format::run_file::{
+    Entry, Key, RunHeader, Span, TableSize, encode_block, entries_a_block,
+};
+use crate::format::sum::crc64;
+use crate::format::{BLOCK_BYTES, BlockBuffer, block_ceil};
+use crate::storage::{Storage, StorageFile, run_name, temporary_name};
+
+/// Written at once; while it is, the log's own groups wait no longer than for one of their own.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// What a run will hold, at most.
+#[derive(Clone, Copy, Debug)]
+pub struct RunPlan {
+    /// What it covers.
+    pub span: Span,
+    /// Aggregates whose first event lies there.
+    pub born: u64,
+    /// Ids, and aggregates, at most.
+    pub entries: (u64, u64),
+    /// Bits of the filters for each key; 0 for none.
+    pub filter_bits: u64,
+}
+
+/// A run being written: all ids in order, then all aggregates in order. Dropped unfinished, it
+/// leaves nothing.
+pub struct RunWriter {
+    storage: Arc<dyn Storage>,
+    log_id: Uuid,
+    hasher: KeyHasher,
+    plan: RunPlan,
+    file: BlockFile,
+    ids: TableWriter<1>,
+    aggregates: TableWriter<2>,
+    is_finished: bool,
+}
+
+/// A file of blocks, written from its beginning to its end.
+struct BlockFile {
+    file: Arc<dyn StorageFile>,
+    buffer: BlockBuffer,
+    offset: u64,
+}
+
+struct TableWriter<const N: usize> {
+    block: Vec<Entry<N>>,
+    first_block: u64,
+    first_keys: Vec<Key>,
+    filter: Option<Filter>,
+    entries: u64,
+    last_key: Key,
+}
+
+/// Writes the run of one segment.
+///
+/// # Errors
+/// That the disk refused.
+pub fn write_generation(
+    storage: &Arc<dyn Storage>,
+    log_id: Uuid,
+    generation: &Generation,
+    span: Span,
+    filter_bits: u64,
+) -> io::Result<Run> {
+    let (ids, aggregates) = (generation.ids().sorted(), generation.aggregates().sorted());
+    let entries = (ids.len() as u64, aggregates.len() as u64);
+    let plan = RunPlan { span, born: generation.born(), entries, filter_bits };
+    let mut writer = RunWriter::create(storage, log_id, plan)?;
+    ids.into_iter().try_for_each(|entry| writer.push_id(entry))?;
+    aggregates.into_iter().try_for_each(|entry| writer.push_aggregate(entry))?;
+    writer.finish()
+}
+
+impl RunWriter {
+    /// Begins the file.
+    ///
+    /// # Errors
+    /// That the disk refused.
+    pub fn create(storage: &Arc<dyn Storage>, log_id: Uuid, plan: RunPlan) -> io::Result<Self> {
+        let name = temporary_name(&run_name(plan.span.first_segment, plan.span.last_segment));
+        let file = match storage.create(&name) {
+            // An earlier attempt could not remove it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                storage.remove(&name)?;
+                storage.create(&name)?
+            }
+            other => other?,
+        };
+        let mut buffer = BlockBuffer::new();
+        // The header's place: it is written last.
+        buffer.resize(BLOCK_BYTES, 0);
+        Ok(Self {
+            storage: Arc::clone(storage),
+            log_id,
+            hasher: KeyHasher::new(log_id),
+            plan,
+            file: BlockFile { file, buffer, offset: 0 },
+            ids: TableWriter::new(1, plan.entries.0, plan.filter_bits),
+            aggregates: TableWriter::new(0, plan.entries.1, plan.filter_bits),
+            is_finished: false,
+        })
+    }
+
+    /// Adds the next id.
+    ///
+    /// # Errors
+    /// That the disk refused.
+    pub fn push_id(&mut self, entry: Entry<1>) -> io::Result<()> {
+        self.ids.push(entry, self.hasher);
+        self.ids.write_if_full(&mut self.file, &self.plan.span)
+    }
+
+    /// Adds the next aggregate; no id follows.
+    ///
+    /// # Errors
+    /// That the disk refused.
+    pub fn push_aggregate(&mut self, entry: Entry<2>) -> io::Result<()> {
+        self.end_ids()?;
+        self.aggregates.push(entry, self.hasher);
+        self.aggregates.write_if_full(&mut self.file, &self.plan.span)
+    }
+
+    fn end_ids(&mut self) -> io::Result<()> {
+        self.ids.write(&mut self.file, &self.plan.span)?;
+        self.aggregates.first_block = 1 + self.ids.first_keys.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the file durable under its name, and opens it.
+    ///
+    /// # Errors
+    /// That the disk refused.
+    pub fn finish(mut self) -> io::Result<Run> {
+        self.end_ids()?;
+        self.aggregates.write(&mut self.file, &self.plan.span)?;
+        let tail = self.tail();
+        let header = RunHeader {
+            log_id: self.log_id,
+            span: self.plan.span,
+            born: self.plan.born,
+            ids: self.ids.size(),
+            aggregates: self.aggregates.size(),
+            tail_sum: crc64(&tail),
+        };
+        for piece in tail.chunks(WRITE_BYTES) {
+            self.file.push(piece)?;
+        }
+        self.file.end()?;
+        self.file.file.write_durable(0, &header.encode())?;
+        let name = run_name(self.plan.span.first_segment, self.plan.span.last_segment);
+        self.storage.rename(&temporary_name(&name), &name)?;
+        self.is_finished = true;
+        self.storage.sync_dir()?;
+        let file = self.storage.open_cached(&name)?;
+        Ok(Run::new(header, file, self.ids.take(), self.aggregates.take()))
+    }
+
+    /// First keys and filters.
+    fn tail(&self) -> Vec<u8> {
+        let mut tail = Vec::new();
+        tail.extend_from_slice(self.ids.first_keys.as_flattened());
+        tail.extend_from_slice(self.aggregates.first_keys.as_flattened());
+        for filter in [&self.ids.filter, &self.aggregates.filter].into_iter().flatten() {
+            filter.encode(&mut tail);
+        }
+        tail
+    }
+}
+
+impl Drop for RunWriter {
+    fn drop(&mut self) {
+        let Span { first_segment, last_segment, .. } = self.plan.span;
+        let name = temporary_name(&run_name(first_segment, last_segment));
+        if !self.is_finished
+            && let Err(error) = self.storage.remove(&name)
+        {
+            tracing::debug!(name, %error, "left for the next start to remove");
+        }
+    }
+}
+
+impl<const N: usize> TableWriter<N> {
+    fn new(first_block: u64, entries: u64, filter_bits: u64) -> Self {
+        let filter = (filter_bits > 0 && entries > 0)
+            .then(|| Filter::new(Filter::blocks_for(entries, filter_bits)));
+        let (block, first_keys) = (Vec::with_capacity(entries_a_block::<N>()), Vec::new());
+        Self { block, first_block, first_keys, filter, entries: 0, last_key: [0; 16] }
+    }
+
+    fn push(&mut self, entry: Entry<N>, hasher: KeyHasher) {
+        debug_assert!(self.entries == 0 || entry.key > self.last_key, "keys come in order");
+        if self.block.is_empty() {
+            self.first_keys.push(entry.key);
+        }
+        let is_lost = seeded(Bug::FilterLosesAKey) && self.entries % 16 == 15;
+        if let Some(filter) = self.filter.as_mut().filter(|_| !is_lost) {
+            filter.insert(hasher.hash(&entry.key));
+        }
+        self.block.push(entry);
+        self.entries += 1;
+        self.last_key = entry.key;
+    }
+
+    fn write_if_full(&mut self, file: &mut BlockFile, span: &Span) -> io::Result<()> {
+        if self.block.len() < entries_a_block::<N>() { Ok(()) } else { self.write(file, span) }
+    }
+
+    fn write(&mut self, file: &mut BlockFile, span: &Span) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let number = self.first_block + self.first_keys.len() as u64 - 1;
+        let mut block = [0; BLOCK_BYTES];
+        encode_block(&self.block, number, span, &mut block);
+        self.block.clear();
+        file.push(&block)
+    }
+
+    fn size(&self) -> TableSize {
+        let filter_blocks = self.filter.as_ref().map_or(0, Filter::blocks);
+        TableSize { entries: self.entries, filter_blocks, last_key: self.last_key }
+    }
+
+    fn take(&mut self) -> Table<N> {
+        Table {
+            size: self.size(),
+            first_block: self.first_block,
+            first_keys: std::mem::take(&mut self.first_keys),
+            filter: self.filter.take(),
+        }
+    }
+}
+
+impl BlockFile {
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITE_BYTES && self.buffer.len().is_multiple_of(BLOCK_BYTES) {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.buffer.resize(block_ceil(self.buffer.len()), 0);
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.file.write_durable(self.offset, &self.buffer)?;
+            self.offset += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Gathers the sorted runs of the index at start: those that are there and belong to this state of
+//! the log, and new ones of the segments that none covers.
+
+use std::sync::Arc;
+
+use super::chain::Placed;
+use crate::bug::{Bug, seeded};
+use crate::format::index_file::IndexFile;
+use crate::format::run_file::{RunFault, Span};
+use crate::index::generation::Generation;
+use crate::index::keys::KeyHasher;
+use crate::index::run::{Run, RunError};
+use crate::index::run_writer::write_generation;
+use crate::index::sealed::{Part, SealedSet, Waiting};
+use crate::options::LogOptions;
+use crate::storage::{Storage, run_name};
+
+/// What is known of sealed segments, gathered from the oldest on.
+pub struct Gathering {
+    storage: Arc<dyn Storage>,
+    log_id: quipu_types::Uuid,
+    hasher: KeyHasher,
+    filter_bytes: u64,
+    /// First and last segments of the run files there are.
+    found: Vec<(u64, u64)>,
+    set: SealedSet,
+    /// Number of the last segment that is gathered.
+    covered: u64,
+    made: usize,
+}
+
+/// What was gathered.
+pub struct Gathered {
+    /// What is known of sealed segments.
+    pub set: SealedSet,
+    /// Runs that were made, because none was there.
+    pub made: usize,
+    /// Names of the files of runs that are of no use.
+    pub useless: Vec<String>,
+}
+
+impl Gathering {
+    /// Nothing yet, of these files of runs.
+    #[must_use]
+    pub fn new(
+        storage: &Arc<dyn Storage>,
+        log_id: quipu_types::Uuid,
+        options: &LogOptions,
+        found: Vec<(u64, u64)>,
+    ) -> Self {
+        Self {
+            storage: Arc::clone(storage),
+            log_id,
+            hasher: KeyHasher::new(log_id),
+            filter_bytes: options.filter_bytes(),
+            found,
+            set: SealedSet::default(),
+            covered: 0,
+            made: 0,
+        }
+    }
+
+    /// Takes the next sealed segment, `segments[at]`.
+    pub fn take(&mut self, segments: &[Placed], at: usize, index: &IndexFile) {
+        let number = segments[at].header.number;
+        if number <= self.covered {
+            return;
+        }
+        self.covered = number;
+        if let Some(run) = self.longest_run(segments, at) {
+            self.covered = run.span().last_segment;
+            self.set.push(Part::Run(Arc::new(run)));
+            return;
+        }
+        if seeded(Bug::ReplaysTooLate) && self.made == 0 && number > 1 {
+            self.made += 1;
+            return;
+        }
+        let generation = Generation::of_index(index, self.hasher);
+        let span = Span::of_index(number, index);
+        self.made += 1;
+        self.set.push(self.made_part(generation, span));
+    }
+
+    /// The valid run from this segment on that covers the most.
+    fn longest_run(&self, segments: &[Placed], at: usize) -> Option<Run> {
+        let first = segments[at].header.number;
+        let mut found: Vec<(u64, u64)> =
+            self.found.iter().filter(|found| found.0 == first).copied().collect();
+        found.sort_unstable();
+        found.into_iter().rev().find_map(|found| match self.open_run(found, segments, at) {
+            Ok(run) => Some(run),
+            Err(error) => {
+                tracing::info!(run = run_name(found.0, found.1), %error, "a run is of no use");
+                None
+            }
+        })
+    }
+
+    fn open_run(&self, found: (u64, u64), segments: &[Placed], at: usize) -> Result<Run, RunError> {
+        let taken: u64 = self.set.runs().map(|run| run.memory().1).sum();
+        let filter_bytes = self.filter_bytes.saturating_sub(taken);
+        let run = Run::open(&*self.storage, found, self.log_id, filter_bytes)?;
+        let last = usize::try_from(found.1 - found.0).ok().and_then(|more| segments.get(at + more));
+        let seal = last.and_then(|last| last.seal.as_ref());
+        let is_ours = seal.is_some_and(|seal| {
+            let span = Span::of_segment(found.0, segments[at].header.first_position, seal);
+            *run.span() == Span { last_segment: found.1, ..span }
+        });
+        if is_ours || seeded(Bug::TakesAForeignRun) {
+            Ok(run)
+        } else {
+            Err(RunFault::OtherLog.into())
+        }
+    }
+
+    /// A run of a segment; where it cannot be written, what it would hold.
+    fn made_part(&self, generation: Generation, span: Span) -> Part {
+        let keys = (generation.ids().len() + generation.aggregates().len()) as u64;
+        let bits = self.set.filter_bits(keys, &[], self.filter_bytes);
+        match write_generation(&self.storage, self.log_id, &generation, span, bits) {
+            Ok(run) => Part::Run(Arc::new(run)),
+            Err(error) => {
+                let segment = span.first_segment;
+                tracing::warn!(segment, %error, "cannot write a run: it stays in memory");
+                Part::Waiting(Arc::new(Waiting { span, generation }))
+            }
+        }
+    }
+
+    /// Everything gathered.
+    #[must_use]
+    pub fn finish(self) -> Gathered {
+        let used: Vec<(u64, u64)> = self
+            .set
+            .runs()
+            .map(|run| (run.span().first_segment, run.span().last_segment))
+            .collect();
+        let useless = self.found.iter().filter(|found| !used.contains(found));
+        let useless = useless.map(|found| run_name(found.0, found.1)).collect();
+        Gathered { set: self.set, made: self.made, useless }
+    }
+}

@@ -1,0 +1,209 @@
+//! The sorted runs of the index: whatever becomes of their files, ids and versions are known, and
+//! the files are made again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quipu_engine::storage::{FileKind, run_name};
+use quipu_engine::{EventLog, LogOptions, Origin, Storage, VerifyReport, verify};
+use quipu_tests::events::event;
+use quipu_tests::memory_disk::MemoryDisk;
+use quipu_tests::stepped_log::SteppedLog;
+use quipu_types::{AggregateKey, Append, AppendError, ExpectedVersion, NewEvent, Version};
+
+const EVENTS: u64 = 200;
+const AGGREGATES: u64 = 40;
+
+/// Segments of a few events each.
+fn options() -> LogOptions {
+    let mut options =
+        LogOptions { segment_bytes: 32 * 1024, index_fan_in: 3, ..Default::default() };
+    options.limits.append_bytes_max = 8 * 1024;
+    options.limits.event_bytes_max = 4 * 1024;
+    options
+}
+
+fn open(disk: &MemoryDisk) -> SteppedLog {
+    SteppedLog::open(disk.environment(), options()).expect("the log opens")
+}
+
+/// The event with this number, of one of the aggregates.
+fn numbered(number: u64) -> NewEvent {
+    let key = AggregateKey::new("Call", (number % AGGREGATES).to_string());
+    let mut event = event(number.into(), &key, "Created");
+    event.payload = format!("{{\"n\":{number},\"x\":\"{}\"}}", "x".repeat(1_000)).into_bytes();
+    event
+}
+
+/// A log with runs of several sizes, closed in order.
+fn filled() -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    let log = open(&disk);
+    for number in 1..=EVENTS {
+        log.append_each(&[Append::any(vec![numbered(number)])]);
+    }
+    log.close();
+    disk
+}
+
+/// Runs by their first and last segments, with their files.
+fn runs(disk: &MemoryDisk) -> BTreeMap<(u64, u64), Vec<u8>> {
+    let run = |name: String| match FileKind::of(&name) {
+        FileKind::Run(first, last) => Some(((first, last), disk.content(&name))),
+        _ => None,
+    };
+    disk.names().into_iter().filter_map(run).collect()
+}
+
+/// Every id is known, every aggregate's version is what it was, and nothing else is.
+fn knows_everything(log: &SteppedLog) {
+    let answer = |append: Append| {
+        log.append_together(&[append], Origin::Client).pop().expect("one append, one answer")
+    };
+    for number in 1..=EVENTS {
+        let outcome = answer(Append::any(vec![numbered(number)])).expect("it is stored already");
+        assert!(outcome.duplicate && outcome.positions[0].0 == number, "{number}: {outcome:?}");
+    }
+    for aggregate in 0..AGGREGATES {
+        let expected = ExpectedVersion::Exact(Version(7_777));
+        let refused = answer(Append::one(numbered(AGGREGATES * 1_000 + aggregate), expected));
+        let Err(AppendError::Conflict(conflicts)) = refused else {
+            panic!("{aggregate}: {refused:?}")
+        };
+        assert_eq!(conflicts[0].actual, Version(EVENTS / AGGREGATES), "{aggregate}");
+    }
+    assert_eq!(log.log().known(), (AGGREGATES, EVENTS));
+}
+
+fn verified(disk: &MemoryDisk, deep: bool) -> VerifyReport {
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    verify(&storage, deep, &mut |_| {}).expect("there is a log")
+}
+
+#[test]
+fn runs_are_few_and_the_next_opening_takes_them_as_they_are() {
+    let disk = filled();
+    let found = runs(&disk);
+    let sizes: Vec<u64> = found.keys().map(|(first, last)| last - first + 1).collect();
+    assert!(sizes.contains(&9) && sizes.len() <= 6, "{sizes:?}");
+    let log = open(&disk);
+    assert_eq!(log.log().recovery_report().made_runs, 0);
+    knows_everything(&log);
+    assert_eq!(log.log().status().unwrap().index.runs, found.len());
+    drop(log);
+    assert!(runs(&disk) == found, "nothing was written anew");
+    let report = verified(&disk, true);
+    assert!(report.runs.is_empty() && report.damage.is_empty(), "{report:?}");
+}
+
+#[test]
+fn runs_that_are_missing_cut_or_of_other_segments_are_made_again() {
+    let disk = filled();
+    let original = runs(&disk);
+    let (first, other) = (original.keys().next().unwrap(), original.keys().last().unwrap());
+    let name = run_name(first.0, first.1);
+    let content = &original[first];
+    let half = content[..content.len() / 2].to_vec();
+    let longer = [content.as_slice(), &[0; 4_096]].concat();
+    for broken in [None, Some(Vec::new()), Some(half), Some(longer), Some(original[other].clone())]
+    {
+        let disk = disk.copy();
+        match broken {
+            Some(broken) => disk.put(&name, broken),
+            None => disk.remove(&name).unwrap(),
+        }
+        let log = open(&disk);
+        let made = log.log().recovery_report().made_runs as u64;
+        assert_eq!(made, first.1 - first.0 + 1, "one of each of its segments");
+        knows_everything(&log);
+        drop(log);
+        assert!(runs(&disk) == original, "merged again, they are what they were");
+    }
+    for name in original.keys().map(|run| run_name(run.0, run.1)) {
+        disk.remove(&name).unwrap();
+    }
+    knows_everything(&open(&disk));
+    assert!(runs(&disk) == original);
+}
+
+#[test]
+fn runs_that_another_has_replaced_are_removed() {
+    let disk = filled();
+    let original = runs(&disk);
+    // As a crash in the middle of a swap leaves it: a small run made anew beside the merged one.
+    let (first, last) = *original.keys().next().unwrap();
+    assert!(last > first);
+    let merged = disk.content(&run_name(first, last));
+    disk.remove(&run_name(first, last)).unwrap();
+    drop(EventLog::open_stepped(disk.environment(), options(), &mut |_, _| {}).unwrap());
+    assert!(runs(&disk).contains_key(&(first, first)), "made of one segment each");
+    disk.put(&run_name(first, last), merged);
+    let log = open(&disk);
+    assert_eq!(log.log().recovery_report().made_runs, 0);
+    knows_everything(&log);
+    drop(log);
+    let left = runs(&disk);
+    assert_eq!(left.get(&(first, last)), original.get(&(first, last)));
+    assert!(left.keys().all(|run| run.0 > last || run.1 >= last), "{:?}", left.keys());
+}
+
+#[test]
+fn every_byte_of_a_run_may_be_damaged_and_nothing_is_answered_wrongly() {
+    let disk = filled();
+    let original = runs(&disk);
+    let ((first, last), content) = original.iter().next_back().unwrap();
+    let name = run_name(*first, *last);
+    for at in (0..content.len()).step_by(7) {
+        let disk = disk.copy();
+        disk.change(&name, |bytes| bytes[at] ^= 1 << (at % 8));
+        let is_padding = verified(&disk, false).runs.is_empty();
+        let log = open(&disk);
+        // An id of every run, so that every block is met.
+        let before = log.log().recovery_report().made_runs;
+        knows_everything(&log);
+        log.run();
+        drop(log);
+        let mended = runs(&disk) == original;
+        assert!(mended || is_padding, "byte {at}: it was {before} times made at start");
+        assert!(is_padding || verified(&disk, true).runs.is_empty(), "byte {at}");
+    }
+}
+
+#[test]
+fn verify_says_which_run_is_wrong_and_deep_compares_it_with_its_segments() {
+    let disk = filled();
+    let ((first, last), content) = runs(&disk).into_iter().next_back().unwrap();
+    let name = run_name(first, last);
+    for at in [0, 4_096 + 20, content.len() / 2] {
+        let disk = disk.copy();
+        disk.change(&name, |bytes| bytes[at] ^= 1);
+        let report = verified(&disk, false);
+        assert_eq!(report.runs.len(), 1, "byte {at}: {report:?}");
+        assert!(report.runs[0].starts_with(&name) && report.damage.is_empty(), "{report:?}");
+    }
+    // A run of another log with the same segments: its sums are right, its content is not.
+    let other = MemoryDisk::default();
+    let log = open(&other);
+    for number in 1..=EVENTS {
+        log.append_each(&[Append::any(vec![numbered(number + EVENTS)])]);
+    }
+    log.close();
+    disk.put(&name, other.content(&name));
+    assert_eq!(verified(&disk, false).runs.len(), 1, "it ends with another SEAL");
+}
+
+#[test]
+fn with_no_memory_for_filters_everything_is_found_by_reading() {
+    let disk = filled();
+    let small = LogOptions { index_memory: 0, ..options() };
+    let log = SteppedLog::open(disk.environment(), small).expect("the log opens");
+    knows_everything(&log);
+    let status = log.log().status().unwrap();
+    assert!(status.index.reads > EVENTS, "{:?}", status.index);
+    let log = open(&disk);
+    let fresh = (1..=100).map(|number| Append::any(vec![numbered(EVENTS * 10 + number)]));
+    log.append_together(&fresh.collect::<Vec<_>>(), Origin::Client);
+    let status = log.log().status().unwrap();
+    let reads = status.index.reads;
+    assert!(reads < 100 + 20, "{reads} reads for 100 aggregates known and 100 ids that are new");
+}
