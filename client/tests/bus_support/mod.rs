@@ -13,7 +13,7 @@ use quipu_client::*;
 use tempfile::TempDir;
 
 /// Longer than anything here takes on the slowest machine; a hang is a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A log in a temporary folder.
 pub(crate) struct Log {
