@@ -21,7 +21,7 @@ use support::{Place, Serving, line, quipu, run, serve, serve_on};
 fn tables_are_filled_checked_and_filled_anew() {
     let Some(cluster) = Cluster::shared() else { return };
     let (place, url) = (Place::new(), cluster.database());
-    let lines: String = (1..=50).map(|n| line(n, "a", n as u64, r#"{"n":1}"#)).collect();
+    let lines: String = (1..=50_u64).map(|n| line(u128::from(n), "a", n, r#"{"n":1}"#)).collect();
     let file = place.file("events.ndjson", lines);
     run(&format!("import {file} --log {}", place.log)).code(0);
     let here = format!("--log {} --postgres {url}", place.log);
