@@ -70,9 +70,9 @@ pub(super) fn settings(check: Check) -> String {
     };
     let options: Vec<String> = OPTIONS
         .chunks(2)
-        .map(|option| format!("{} {:?}", option[0].trim_start_matches('-'), option[1]))
+        .map(|option| format!("{} '{}'", option[0].trim_start_matches('-'), option[1]))
         .collect();
-    format!("`{}`; one stream; {how}; a connection a client", options.join(", ").replace('"', ""))
+    format!("`{}`; one stream; {how}; a connection a client", options.join(", "))
 }
 
 /// The server, and the connections to it.

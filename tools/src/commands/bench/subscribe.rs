@@ -168,3 +168,33 @@ async fn listen(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quipu_client::{AggregateKey, NewEvent, Record, Timestamp, Uuid, Version};
+    use quipu_types::record::{EventBody, RecordBuffer, encode, stamp};
+    use rkyv::ser::allocator::Arena;
+
+    use super::*;
+
+    fn seconds_ago(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(System.now().as_micros() - seconds * 1_000_000)
+    }
+
+    #[test]
+    fn a_latency_begins_at_the_time_that_is_asked_for() {
+        let key = AggregateKey::new("T", "1");
+        let event = NewEvent::json(Uuid::from_u128(1), key, "Made", seconds_ago(300), "{}");
+        let mut bytes = encode(RecordBuffer::new(), &EventBody::from(&event), &mut Arena::new());
+        stamp(&mut bytes, Position(1), Version(1), seconds_ago(60));
+        let record = Record::parse(bytes::Bytes::from_owner(bytes)).unwrap();
+        for (begin, seconds) in [(Begin::RecordedAt, 60..200), (Begin::Timestamp, 299..440)] {
+            let mut heard = Heard::nothing();
+            heard.take(&record, Some(begin));
+            assert!(seconds.contains(&(heard.latencies.max() / 1_000_000)), "{begin:?}");
+        }
+        let mut heard = Heard::nothing();
+        heard.take(&record, None);
+        assert_eq!((heard.events, heard.latencies.len()), (1, 0));
+    }
+}
