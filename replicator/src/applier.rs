@@ -39,7 +39,8 @@ impl Member {
 /// Applies batches over one connection.
 ///
 /// Invariants:
-/// 1. A batch is one transaction: what the projections write, what they park, and their checkpoints.
+/// 1. A batch is one transaction: what the projections write, what they park, and their
+///    checkpoints.
 /// 2. `members[..].checkpoint.position` is what was committed last; it never goes back.
 /// 3. A projection that has failed is not written any more.
 pub(crate) struct Applier {

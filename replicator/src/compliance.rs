@@ -1,4 +1,5 @@
-//! Who may be called: the facts by phone number, and the view `compliance_projections` over `now()`.
+//! Who may be called: the facts by phone number, and the view `compliance_projections` over
+//! `now()`.
 
 use std::collections::HashMap;
 

@@ -1,10 +1,10 @@
 //! Read models of a log in Postgres: filled exactly once in effect, rebuilt and checked on demand.
 //!
-//! `docs/replicator.md` says how an operator works with them. In reading order: what a read model is
-//! ([`Projection`]), those there are ([`EventStoreMirror`], [`EventSnapshots`], [`Compliance`], [`CallStatistics`],
-//! [`AccountBalances`], and those a user writes in SQL, [`SqlProjection`]), and what fills them
-//! ([`Replicator`]): a *reader* that folds the next batch while an *applier* has Postgres commit this
-//! one, each batch in one transaction with its checkpoints.
+//! `docs/replicator.md` says how an operator works with them. In reading order: what a read model
+//! is ([`Projection`]), those there are ([`EventStoreMirror`], [`EventSnapshots`], [`Compliance`],
+//! [`CallStatistics`], [`AccountBalances`], and those a user writes in SQL, [`SqlProjection`]), and
+//! what fills them ([`Replicator`]): a *reader* that folds the next batch while an *applier* has
+//! Postgres commit this one, each batch in one transaction with its checkpoints.
 
 mod accounts;
 mod applier;

@@ -17,7 +17,8 @@ const OWN_MIGRATIONS: [&str; 1] = [include_str!("sql/replicator_1.sql")];
 pub(crate) const EVENTS_RELATION: &str = include_str!("sql/events_relation.sql");
 
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu-migrations:' || $1, 0))";
-const FIND_MARK: &str = "SELECT c.oid IS NOT NULL, coalesce(obj_description(c.oid, 'pg_class'), '') \
+const FIND_MARK: &str = "SELECT c.oid IS NOT NULL, \
+    coalesce(obj_description(c.oid, 'pg_class'), '') \
     FROM (SELECT to_regclass($1::text)) AS r(oid) LEFT JOIN pg_class c ON c.oid = r.oid";
 const MAKE_TABLE: &str = "CREATE TABLE quipu_replicator_migrations (
     projection VARCHAR(255) NOT NULL,

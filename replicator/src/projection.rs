@@ -8,8 +8,8 @@ use crate::sql_error::SqlError;
 
 /// A read model in Postgres.
 ///
-/// It is told of every event once, in order: what a batch changes is written in the transaction that
-/// moves its checkpoint. Tables are named without a schema, so that a rebuild can fill others.
+/// It is told of every event once, in order: what a batch changes is written in the transaction
+/// that moves its checkpoint. Tables are named without a schema, so that a rebuild can fill others.
 pub trait Projection: Send + Sync {
     /// Its name: that of its checkpoint.
     fn name(&self) -> &str;

@@ -1,4 +1,5 @@
-//! How projections are: as their checkpoints say it, and measured against the log where it is there.
+//! How projections are: as their checkpoints say it, and measured against the log where it is
+//! there.
 
 use quipu_client::{EventStore, Filter, Position, ReadRequest, Timestamp, Uuid};
 

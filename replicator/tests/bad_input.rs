@@ -1,5 +1,10 @@
 //! What cannot be replicated is said clearly, and nothing is ever lost over it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, and make files of their own"
+)]
 
 mod support;
 
@@ -41,7 +46,6 @@ fn a_postgres_that_is_absent_or_lets_nobody_in_is_said() {
          REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     );
     let rules = bench.cluster.data().join("pg_hba.conf");
-    #[expect(clippy::disallowed_methods, reason = "tests make files of their own")]
     std::fs::write(
         rules,
         "host all guest 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n",
@@ -109,7 +113,6 @@ fn a_checkpoint_of_another_log_or_past_the_end_is_refused() {
 
 /// The events of the file of odd but legal lines.
 fn append_hostile(log: &Embedded) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "tests read files")]
     let lines = std::fs::read(shared_data::file("hostile.ndjson")?).unwrap();
     let mut position = 0;
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -146,7 +149,8 @@ fn json_that_postgres_cannot_hold_is_kept_as_bytes() {
     bench.catch_up(mirror());
     let kept = bench.query(
         "SELECT encode(event_bytes, 'escape') FROM event_store \
-         WHERE event_data IS NULL AND content_type IS NULL AND sequence_number <= 7 ORDER BY sequence_number",
+         WHERE event_data IS NULL AND content_type IS NULL AND sequence_number <= 7 \
+         ORDER BY sequence_number",
     );
     let kept: Vec<String> = kept.into_iter().map(|row| row[0].replace("\\\\", "\\")).collect();
     assert_eq!(kept, unfit());
@@ -249,7 +253,6 @@ fn a_full_disk_of_postgres_is_waited_for() {
         }
         let problem = witness.waited().await;
         assert!(problem.contains("No space left") || problem.contains("connect"), "{problem}");
-        #[expect(clippy::disallowed_methods, reason = "tests make files of their own")]
         std::fs::remove_file(&filler).unwrap();
         // A server without room for its journal ends itself, and somebody has to start it again.
         bench.cluster.kill();
@@ -263,7 +266,6 @@ fn a_full_disk_of_postgres_is_waited_for() {
 /// Takes all the space that is left but a little.
 fn fill(path: &std::path::Path) {
     use std::io::Write;
-    #[expect(clippy::disallowed_types, reason = "tests make files of their own")]
     let mut file = std::fs::File::create(path).unwrap();
     let chunk = vec![1; 64 * 1024];
     while file.write_all(&chunk).is_ok() {}

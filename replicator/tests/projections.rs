@@ -329,7 +329,8 @@ fn an_event_that_does_not_fit_stops_its_projection_and_no_other() {
     let at = format!("position {position}");
     assert!(problem.contains(&at) && problem.contains("from_number_hash"), "{problem}");
     assert!(!problem.contains("212555"), "what stands in it is not repeated: {problem}");
-    let rows = "SELECT last_processed_sequence, status, error_count, last_error LIKE '%position 11%' \
+    let rows = "SELECT last_processed_sequence, status, error_count, \
+                last_error LIKE '%position 11%' \
                 FROM event_subscriptions WHERE subscriber_name = 'compliance'";
     assert_eq!(bench.query(rows), [["10", "failed", "1", "t"]]);
     assert_eq!(bench.value("SELECT count(*) FROM event_store"), "21");

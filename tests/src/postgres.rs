@@ -1,4 +1,5 @@
-//! A private Postgres: in a temporary folder, on a free loopback port, gone with its last user.
+//! A private Postgres: made in a temporary folder, on a free loopback port, gone with its last
+//! user.
 
 #![expect(clippy::unwrap_used, reason = "test support: a failure is a panic with its reason")]
 #![expect(clippy::print_stderr, reason = "a skipped test says so loudly")]

@@ -18,7 +18,8 @@ pub(crate) struct ProjectionArgs {
     /// File of projections in SQL (TOML); may be given several times.
     #[arg(long, value_name = "FILE")]
     sql: Vec<PathBuf>,
-    /// Projection that keeps an event it cannot apply in event_parked and goes on, rather than stop;
+    /// Projection that keeps an event it cannot apply in event_parked and goes on, rather than
+    /// stop;
     /// may be given several times.
     #[arg(long, value_name = "NAME")]
     park: Vec<String>,

@@ -20,8 +20,8 @@ const EXAMPLES: &str = "Examples:
   quipu replicate rebuild compliance --log ./log --postgres URL
   quipu replicate rebuild loans --sql loans.toml --server localhost:7440 --postgres URL
 
-The old tables serve, and may be filled, until the new ones have caught up; then they change places in
-one transaction. Started again after an interruption, it goes on where it was.";
+The old tables serve, and may be filled, until the new ones have caught up; then they change places
+in one transaction. Started again after an interruption, it goes on where it was.";
 
 /// What to fill anew.
 #[derive(clap::Args)]

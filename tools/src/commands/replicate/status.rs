@@ -17,8 +17,8 @@ const EXAMPLES: &str = "Examples:
   quipu replicate status --postgres URL
   quipu replicate status --postgres URL --server localhost:7440 --json
 
-With --log or --server, lag is measured now; else it is what it was at the last batch. The exit code is
-1 where a projection has failed.";
+With --log or --server, lag is measured now; else it is what it was at the last batch. The exit code
+is 1 where a projection has failed.";
 
 /// What to look at.
 #[derive(clap::Args)]

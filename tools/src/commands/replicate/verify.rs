@@ -20,7 +20,8 @@ const EXAMPLES: &str = "Examples:
   quipu replicate verify compliance event_store --server localhost:7440 --postgres URL
 
 Fills tables beside those that serve from the whole log, and compares them row by row, as they were
-when it began. Views are left out, for they depend on the time. The exit code is 1 where a row differs.";
+when it began. Views are left out, for they depend on the time. The exit code is 1 where a row
+differs.";
 
 /// What to compare.
 #[derive(clap::Args)]

@@ -35,13 +35,13 @@ const EXAMPLES: &str = "Examples:
   quipu bench replicate --postgres postgres://postgres@localhost/bench
   quipu bench replicate --postgres URL --rate 20000 --seconds 30 --json
 
-Without --rate: a temporary log is filled, and replicated anew --times times; the median of each is shown.
-projections: compliance and call statistics together, from events of calls. mirror: event_store, from
-events of --event-bytes. copy: the same rows sent by COPY from memory, in the same transactions. insert:
-one INSERT and one transaction an event, committed as the server is set to.
-With --rate: so many events of calls a second are offered to the log while compliance and call statistics
-follow; an event's lag is from when the log took it to when Postgres had committed it, and all events of
-a batch count with that of its first.
+Without --rate: a temporary log is filled, and replicated anew --times times; the median of each is
+shown. projections: compliance and call statistics together, from events of calls. mirror:
+event_store, from events of --event-bytes. copy: the same rows sent by COPY from memory, in the same
+transactions. insert: one INSERT and one transaction an event, committed as the server is set to.
+With --rate: so many events of calls a second are offered to the log while compliance and call
+statistics follow; an event's lag is from when the log took it to when Postgres had committed it,
+and all events of a batch count with that of its first.
 Tables are made, and dropped, in the schema quipu_bench.";
 
 /// What to replicate, and where.
