@@ -141,14 +141,6 @@ pub(crate) fn cannot_connect(error: ConnectError) -> Failure {
 }
 
 impl Store {
-    /// The same for whoever needs one of its own. A server's is of use while this one is there.
-    pub(crate) fn shared(&self) -> Arc<dyn EventStore> {
-        match self {
-            Self::Log(log) => Arc::new(log.clone()),
-            Self::Server(server) => Arc::new(server.remote.clone()),
-        }
-    }
-
     /// What both can do.
     pub(crate) fn events(&self) -> &dyn EventStore {
         match self {
@@ -157,7 +149,7 @@ impl Store {
         }
     }
 
-    /// The same, to be shared.
+    /// The same, to be shared. A server's is of use while this one is there.
     pub(crate) fn shared(&self) -> Arc<dyn EventStore> {
         match self {
             Self::Log(log) => Arc::new(log.clone()),

@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Show what a log holds and how it is.
     Status(status::Args),
     /// Keep read models in Postgres filled from a log.
-    Replicate(replicate::Args),
+    Replicate(Box<replicate::Args>),
     /// Look at a log's segments.
     Segments(segments::Args),
     /// Check everything a log holds.

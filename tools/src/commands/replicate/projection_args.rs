@@ -18,12 +18,11 @@ pub(crate) struct ProjectionArgs {
     /// File of projections in SQL (TOML); may be given several times.
     #[arg(long, value_name = "FILE")]
     sql: Vec<PathBuf>,
-    /// Projection that keeps an event it cannot apply in event_parked and goes on, rather than
-    /// stop;
-    /// may be given several times.
+    /// Projection that keeps an event it cannot apply in `event_parked` and goes on, rather than
+    /// stop; may be given several times.
     #[arg(long, value_name = "NAME")]
     park: Vec<String>,
-    /// What event_store does with JSON that Postgres cannot hold.
+    /// What `event_store` does with JSON that Postgres cannot hold.
     #[arg(long, value_enum, default_value_t = Unfit::Bytes)]
     unfit_json: Unfit,
 }
@@ -54,9 +53,9 @@ impl ProjectionArgs {
     }
 
     fn all(&self) -> Result<Vec<Arc<dyn Projection>>, Failure> {
-        let on_failure = |name: &str| match self.park.iter().any(|parks| parks == name) {
-            true => OnFailure::Park,
-            false => OnFailure::Stop,
+        let on_failure = |name: &str| {
+            let parks = self.park.iter().any(|parks| parks == name);
+            if parks { OnFailure::Park } else { OnFailure::Stop }
         };
         let unfit_json = match self.unfit_json {
             Unfit::Bytes => UnfitJson::Bytes,

@@ -48,7 +48,7 @@ Tables are made, and dropped, in the schema quipu_bench.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Address: postgres://USER@HOST[:PORT]/DATABASE.
+    /// Address: <postgres://USER@HOST>[:PORT]/DATABASE.
     #[arg(long, value_name = "URL")]
     postgres: String,
     /// Events in the log.
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn catch_up(args: &Args, postgres: &Postgres, out: &mut Output) -> Result<(), Failure> {
-    let of_calls = TemporaryLog::filled(args.events, |log, events| calls::fill(log, events))?;
+    let of_calls = TemporaryLog::filled(args.events, calls::fill)?;
     let plain = TemporaryLog::filled(args.events, |log, events| fill(args, log, events))?;
     let runtime = runtime()?;
     let mut rounds: [Vec<Duration>; 4] = Default::default();
@@ -185,7 +185,7 @@ async fn make_tables(log: &Embedded, postgres: &Postgres) -> Result<(), Failure>
 async fn drop_schema(postgres: &Postgres) -> Result<(), Failure> {
     let session = postgres.connect("bench").await?;
     let drop = format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CHECKPOINT");
-    Ok(session.run("drop the tables of the bench", &drop).await.map_err(cannot)?)
+    session.run("drop the tables of the bench", &drop).await.map_err(cannot)
 }
 
 fn cannot(error: quipu_replicator::SqlError) -> Failure {
