@@ -80,8 +80,8 @@ const EVENT_BYTES: usize = 86;
 ///
 /// **Order.** Appends are admitted in the order in which they are first polled, also across lost
 /// connections. One that the server refuses for now (no space) is tried again by itself, up to
-/// [`RemoteOptions::tries`], and takes a new place behind those that were sent meanwhile; so does one
-/// that is sent again after a lost connection and conflicts, if its version may yet be reached.
+/// [`RemoteOptions::tries`], and takes a new place behind those that were sent meanwhile; so does
+/// one that is sent again after a lost connection and conflicts, if its version may yet be reached.
 ///
 /// **Tracing.** Each append is a `quipu.append` span with `events`, `bytes` and `attempt`; the
 /// `traceparent` of its first event's metadata goes along with the request.

@@ -28,7 +28,7 @@ const EXAMPLES: &str = "Examples:
 Each subscriber gets every event from the first; MB/s counts records as they are stored. With
 --seconds they follow so long after they have caught up; the latency is that of events stored in
 that time, from when the log took them, by the clock of this machine. With --latency-from timestamp
-it begins when they were made, which for those of `bench append` is just before they are submitted.";
+it begins when they were made, which for those of `bench append` is just before they are sent.";
 
 /// Who subscribes to what.
 #[derive(clap::Args)]
