@@ -129,10 +129,10 @@ const LOANS: &str = r#"
         INSERT INTO loans AS l
         SELECT aggregate_id,
                (array_agg(event_type ORDER BY position DESC)
-                    FILTER (WHERE event_type LIKE 'A\\\\_%'))[1],
+                    FILTER (WHERE event_type LIKE 'A\\_%'))[1],
                max((data ->> 'AMOUNT_REQ')::numeric)
-                    FILTER (WHERE event_type LIKE 'A\\\\_SUBMITTED%'),
-               min(created_at) FILTER (WHERE event_type LIKE 'A\\\\_SUBMITTED%'),
+                    FILTER (WHERE event_type LIKE 'A\\_SUBMITTED%'),
+               min(created_at) FILTER (WHERE event_type LIKE 'A\\_SUBMITTED%'),
                min(created_at) FILTER (
                     WHERE event_type ~ '^A_(APPROVED|DECLINED|CANCELLED)')
           FROM events
