@@ -48,7 +48,7 @@ Tables are made, and dropped, in the schema quipu_bench.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Address: <postgres://USER@HOST>[:PORT]/DATABASE.
+    /// Address: `postgres://USER@HOST:PORT/DATABASE`; the port may be left out.
     #[arg(long, value_name = "URL")]
     postgres: String,
     /// Events in the log.
