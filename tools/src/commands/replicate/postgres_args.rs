@@ -10,7 +10,7 @@ use crate::files;
 /// Where the read models are.
 #[derive(clap::Args, Clone)]
 pub(crate) struct PostgresArgs {
-    /// Address: `postgres://USER@HOST:PORT/DATABASE?sslmode=require`; port and mode may be left out.
+    /// Address: `postgres://USER@HOST:PORT/DATABASE?sslmode=require`; port and mode may be left out
     // Not needed where a command has commands of its own.
     #[arg(long, value_name = "URL", required = true)]
     postgres: Option<String>,
