@@ -27,7 +27,7 @@ const BLOCK: usize = 4_096;
 
 static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let hasher = KeyHasher::new(LOG);
-    let mut generation = Generation::new(0, hasher);
+    let mut generation = Generation::new(hasher);
     for number in 0..RECORDS {
         let key = hasher.wide("Call", &(number / 2).to_string());
         let version = Version(1 + number % 2);

@@ -6,26 +6,41 @@ use super::keys::{KeyHasher, TableKey};
 use super::memtable::Memtable;
 use crate::bug::{Bug, seeded};
 use crate::format::index_file::IndexFile;
+use crate::format::run_file::Key;
 
-/// Segment bytes for which a generation has room for one id and one aggregate: a record takes more,
-/// so that a segment's generation is one table each.
-const BYTES_A_RECORD: u64 = 300;
+/// Room for ids, and for aggregates, where nothing says how many will come.
+const ENTRIES_MIN: usize = 1 << 15;
 
 /// Ids and versions of the records of one segment, in memory until a run holds them.
+///
+/// Invariant: no id in it is greater than `greatest_id`.
 #[derive(Debug)]
 pub struct Generation {
     ids: Memtable<1>,
+    greatest_id: Key,
     aggregates: Memtable<2>,
     born: u64,
 }
 
 impl Generation {
-    /// An empty one, with room for the records of a segment of so many bytes.
+    /// An empty one.
     #[must_use]
-    pub fn new(segment_bytes: u64, hasher: KeyHasher) -> Self {
-        let records = usize::try_from(segment_bytes / BYTES_A_RECORD).unwrap_or(0);
-        let (ids, aggregates) = (Memtable::new(records, hasher), Memtable::new(records, hasher));
-        Self { ids, aggregates, born: 0 }
+    pub fn new(hasher: KeyHasher) -> Self {
+        Self::with_room(ENTRIES_MIN, ENTRIES_MIN, hasher)
+    }
+
+    /// An empty one for the next segment: with room for what this one holds and an eighth more, so
+    /// that it is mostly one table each, and no larger than the records ask for. Room that is not
+    /// used is paid for too, in page faults and cache misses.
+    #[must_use]
+    pub fn next(&self, hasher: KeyHasher) -> Self {
+        let room = |entries: usize| (entries + entries / 8).max(ENTRIES_MIN);
+        Self::with_room(room(self.ids.len()), room(self.aggregates.len()), hasher)
+    }
+
+    fn with_room(ids: usize, aggregates: usize, hasher: KeyHasher) -> Self {
+        let (ids, aggregates) = (Memtable::new(ids, hasher), Memtable::new(aggregates, hasher));
+        Self { ids, greatest_id: [0; 16], aggregates, born: 0 }
     }
 
     /// What a sealed segment holds, from its index file.
@@ -33,8 +48,7 @@ impl Generation {
     pub fn of_index(index: &IndexFile, hasher: KeyHasher) -> Self {
         let header = index.header();
         let (ids, aggregates) = (header.records as usize, header.aggregates as usize);
-        let (ids, aggregates) = (Memtable::new(ids, hasher), Memtable::new(aggregates, hasher));
-        let mut generation = Self { ids, aggregates, born: 0 };
+        let mut generation = Self::with_room(ids, aggregates, hasher);
         for entry in index.aggregates() {
             let key = hasher.wide(entry.aggregate_type, entry.aggregate_id);
             let before = entry.first_version.previous();
@@ -49,12 +63,29 @@ impl Generation {
     /// Where the event with this id stands, if it is here.
     #[must_use]
     pub fn position_of(&self, id: &TableKey) -> Option<Position> {
+        // Ids of version 7 grow with time: most new ones are told from the others by this.
+        if id.key > self.greatest_id {
+            return None;
+        }
         self.ids.get(id).map(|[position]| Position(position))
     }
 
     /// Remembers an id.
     pub fn insert_id(&mut self, id: &TableKey, position: Position) {
         self.ids.set(id, [position.0]);
+        self.greatest_id = self.greatest_id.max(id.key);
+    }
+
+    /// Remembers an id that is not here yet.
+    pub fn insert_new_id(&mut self, id: &TableKey, position: Position) {
+        self.ids.insert_new(id, [position.0]);
+        self.greatest_id = self.greatest_id.max(id.key);
+    }
+
+    /// No id here is greater.
+    #[must_use]
+    pub fn greatest_id(&self) -> Key {
+        self.greatest_id
     }
 
     /// The newest version of an aggregate, if it has any here.

@@ -57,8 +57,8 @@ impl Known {
 
     /// The active segment is sealed: the next one's begins.
     pub fn seal(&mut self, log: &Shared, span: Span) {
-        let mut generation = Generation::new(log.options.segment_bytes, log.hasher);
-        std::mem::swap(&mut generation, &mut self.active);
+        let next = self.active.next(log.hasher);
+        let mut generation = std::mem::replace(&mut self.active, next);
         generation.forget(log.hasher);
         log.sealed.push(Waiting { span, generation });
         self.refresh(log);
@@ -86,6 +86,7 @@ impl Known {
     ) -> Result<Option<Position>, Unsearchable> {
         let id = &record.id;
         match self.active.position_of(id) {
+            None if id.key > self.sealed.greatest_id() => Ok(None),
             None => self.find_sealed(
                 log,
                 |generation| generation.position_of(id),

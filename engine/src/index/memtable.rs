@@ -39,6 +39,13 @@ impl<const N: usize> Memtable<N> {
                 return false;
             }
         }
+        self.insert_new(key, value);
+        true
+    }
+
+    /// Adds a key that is not here yet.
+    pub fn insert_new(&mut self, key: &TableKey, value: [u64; N]) {
+        debug_assert!(self.get(key).is_none(), "each key is once in it");
         let hasher = self.hasher;
         let room = |table: &HashTable<Entry<N>>| table.len() < table.capacity();
         if !self.tables.last().is_some_and(room) {
@@ -48,7 +55,6 @@ impl<const N: usize> Memtable<N> {
             let entry = Entry { key: key.key, value };
             table.insert_unique(key.hash, entry, |it| hasher.hash(&it.key));
         }
-        true
     }
 
     /// Number of entries.

@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 use super::generation::Generation;
 use super::run::Run;
-use crate::format::run_file::Span;
+use crate::format::run_file::{Key, Span};
 
 /// Bits of a filter for each key, where memory allows: of a thousand new keys about one is let
 /// through.
@@ -17,11 +17,14 @@ const FILTER_BITS_MIN: u64 = 4;
 
 /// Everything known of sealed segments at one moment.
 ///
-/// Invariant: its parts, oldest first, cover every sealed segment once; so the newest part that
-/// knows an aggregate knows its newest version.
+/// Invariants:
+/// 1. Its parts, oldest first, cover every sealed segment once; so the newest part that knows an
+///    aggregate knows its newest version.
+/// 2. No id in them is greater than `greatest_id`.
 #[derive(Clone, Default)]
 pub struct SealedSet {
     parts: Vec<Part>,
+    greatest_id: Key,
 }
 
 /// What is known of some sealed segments.
@@ -48,6 +51,13 @@ impl Part {
         match self {
             Self::Run(run) => run.span(),
             Self::Waiting(waiting) => &waiting.span,
+        }
+    }
+
+    fn greatest_id(&self) -> Key {
+        match self {
+            Self::Run(run) => run.header().ids.last_key,
+            Self::Waiting(waiting) => waiting.generation.greatest_id(),
         }
     }
 }
@@ -81,7 +91,7 @@ impl Sealed {
         let covered = first.span().first_segment..=last.span().last_segment;
         self.change(|set| {
             set.parts.retain(|part| !covered.contains(&part.span().first_segment));
-            set.parts.extend(by.into_iter().map(Part::Run));
+            by.into_iter().for_each(|run| set.push(Part::Run(run)));
             set.parts.sort_by_key(|part| part.span().first_segment);
         });
     }
@@ -97,7 +107,14 @@ impl Sealed {
 impl SealedSet {
     /// Adds the newest part.
     pub fn push(&mut self, part: Part) {
+        self.greatest_id = self.greatest_id.max(part.greatest_id());
         self.parts.push(part);
+    }
+
+    /// No id in it is greater.
+    #[must_use]
+    pub fn greatest_id(&self) -> Key {
+        self.greatest_id
     }
 
     /// Its parts, oldest first.

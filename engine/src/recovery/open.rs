@@ -180,7 +180,7 @@ impl Opening {
             .map_err(OpenError::io(format!("read segment {}", last.header.number)))?;
         let active =
             Segment::live(last.header.clone(), Arc::clone(&last.file), self.options.tail_bytes);
-        let mut generation = Generation::new(last.header.segment_bytes, self.hasher);
+        let mut generation = Generation::new(self.hasher);
         for group in &tail.groups {
             load::publish(&active, self.hasher, group, Some(&mut generation));
         }
@@ -281,7 +281,7 @@ impl Opening {
                 self.report.finished_roll = true;
                 let first_position = last.header.first_position;
                 let span = Span::of_segment(last.header.number, first_position, &seal);
-                let next = Generation::new(self.options.segment_bytes, self.hasher);
+                let next = generation.next(self.hasher);
                 let generation = std::mem::replace(&mut generation, next);
                 sealed.push(Part::Waiting(Arc::new(Waiting { span, generation })));
                 segments.push(self.seal_active(active, last, &seal)?);

@@ -131,7 +131,7 @@ impl Sequencer {
             versions[record.aggregate] = version;
             last_positions[record.aggregate] = position;
             if !seeded(Bug::KnowsDurableIdsOnly) {
-                known.insert_id(&record.id, position);
+                known.insert_new_id(&record.id, position);
             }
             stamp(bytes, position, version, recorded_at);
         });
