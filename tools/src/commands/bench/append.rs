@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
 
 /// Appends as planned.
 pub(crate) fn measure(plan: &Plan, target: Target<'_>) -> Result<Measures, Failure> {
-    let text = RandomText::new(&mut Random::from_entropy());
+    let text = RandomText::new(&mut Random::from_entropy(), plan.event_bytes);
     let groups_before = target.figures()?.groups;
     let sessions = target.sessions(plan.writers, plan.threads)?;
     let meter = Meter::start();

@@ -6,15 +6,15 @@ use quipu_engine::clock::{Clock, System};
 
 use crate::random::Random;
 
-/// Payloads are cut from this much random text: more than a compressor's window, less than a
-/// processor cache would turn into an advantage.
-const TEXT_BYTES: usize = 16 * 1024 * 1024;
+/// Payloads are cut from this much random text, which a processor cache holds, as what a host has
+/// just made lies there; and which is more than a compressor's window.
+const TEXT_BYTES_MIN: usize = 1024 * 1024;
 const PREFIX: &[u8] = b"{\"data\":\"";
 const SUFFIX: &[u8] = b"\"}";
 
 /// The smallest payload that is JSON.
 pub(crate) const EVENT_BYTES_MIN: u64 = (PREFIX.len() + SUFFIX.len()) as u64;
-/// The largest payload that the text gives.
+/// The largest payload.
 pub(crate) const EVENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// How event ids are made.
@@ -30,12 +30,14 @@ pub(crate) enum Ids {
 pub(crate) struct RandomText(Vec<u8>);
 
 impl RandomText {
-    /// Makes it.
-    pub(crate) fn new(random: &mut Random) -> Self {
+    /// Makes it, for payloads of up to `event_bytes`.
+    pub(crate) fn new(random: &mut Random, event_bytes: u64) -> Self {
         const LETTERS: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let mut text = Vec::with_capacity(TEXT_BYTES);
-        while text.len() < TEXT_BYTES {
+        let twice = usize::try_from(2 * event_bytes).unwrap_or(usize::MAX);
+        let bytes = TEXT_BYTES_MIN.max(twice);
+        let mut text = Vec::with_capacity(bytes + 16);
+        while text.len() < bytes {
             text.extend(random.bytes().map(|byte| LETTERS[usize::from(byte % 64)]));
         }
         Self(text)
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn made_up_events_are_valid_and_their_versions_follow_one_another() {
-        let text = RandomText::new(&mut Random::from_seed(1));
+        let text = RandomText::new(&mut Random::from_seed(1), 1_024);
         for ids in [Ids::V4, Ids::V7] {
             let mut events = Events::new(&text, ids, 1_024, 1);
             for round in 0..3 {

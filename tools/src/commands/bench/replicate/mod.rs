@@ -227,7 +227,7 @@ impl Drop for TemporaryLog {
 }
 
 fn fill(args: &Args, log: &Embedded, events: u64) -> Result<(), Failure> {
-    let text = RandomText::new(&mut Random::from_entropy());
+    let text = RandomText::new(&mut Random::from_entropy(), args.event_bytes);
     let bytes = usize::try_from(args.event_bytes).unwrap_or(usize::MAX);
     let mut source = Events::new(&text, Ids::V7, bytes, 10_000);
     let mut left = events;
