@@ -17,6 +17,9 @@ const AHEAD_BYTES_MIN: u64 = 1 << 20;
 const AHEAD_BYTES_MAX: u64 = 16 << 20;
 /// Behind the head, zeroing goes on so far ahead of it; the gap is used as it is.
 const ZERO_LEAD_BYTES: u64 = 4 << 20;
+/// Groups that are usually at least so large are written into space as it was allocated: the file
+/// system's work for each of them then costs less than writing every byte twice.
+const LARGE_GROUP_BYTES: u64 = 128 << 10;
 /// Blocks that a group of appends leaves free in its segment: WITNESS or CLEAN, START, SEAL.
 const RESERVED_BLOCKS: u64 = 3;
 
@@ -35,6 +38,8 @@ pub struct Head {
     allocated: u64,
     zeroed: u64,
     zeroing: Option<(u64, u64)>,
+    /// Moving average of the groups' sizes.
+    usual_bytes: u64,
 }
 
 /// Whether a group finds room at the head.
@@ -60,7 +65,8 @@ impl Head {
         allocated: u64,
         zeroed: u64,
     ) -> Self {
-        Self { segment, offset, chain, durable: offset, allocated, zeroed, zeroing: None }
+        let (durable, zeroing, usual_bytes) = (offset, None, 0);
+        Self { segment, offset, chain, durable, allocated, zeroed, zeroing, usual_bytes }
     }
 
     /// A head at the first group of a segment that was just activated from a spare.
@@ -133,6 +139,7 @@ impl Head {
     pub fn submitted(&mut self, header: &GroupHeader) {
         self.offset = header.end();
         self.chain = header.sum;
+        self.usual_bytes = (7 * self.usual_bytes + u64::from(header.group_bytes)) / 8;
     }
 
     /// The group, and all before it, are durable.
@@ -162,6 +169,9 @@ impl Head {
         if self.allocated < least {
             let end = (self.offset + next.max(ahead)).next_multiple_of(BLOCK).min(segment_bytes);
             return Some(PrepareJob::Allocate { file: file(), segment, end, reserve });
+        }
+        if self.usual_bytes >= LARGE_GROUP_BYTES {
+            return None;
         }
         let behind = self.zeroed < self.offset;
         let from = if behind { self.offset + ZERO_LEAD_BYTES } else { self.zeroed };
