@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 the answer is no (a conflict, refused lines, damage); 2 wrong usage;
 //! 3 cannot reach or open.
 
+mod allocator;
 mod commands;
 mod failure;
 mod files;
@@ -26,11 +27,6 @@ use clap::Parser;
 use crate::commands::Command;
 use crate::output::Output;
 
-// Appends allocate in one thread and free in another, a hundred kilobytes at a time: the system's
-// allocator spends an eighth of all time on that.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Quipu: an append-only event log. Every event is kept, in one order, for good.
 #[derive(Parser)]
 #[command(name = "quipu", version, propagate_version = true)]
@@ -44,6 +40,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_free_memory();
     let cli = Cli::parse();
     let mut out = Output::new(cli.json);
     match cli.command.run(&mut out).and_then(|()| out.flush()) {
