@@ -60,6 +60,8 @@ pub enum Bug {
     ReplaysTooLate,
     /// Opening takes a run whose segments end otherwise.
     TakesAForeignRun,
+    /// An index file is used whatever its sum.
+    TakesAnUncheckedIndex,
 }
 
 #[cfg(feature = "seeded-bugs")]

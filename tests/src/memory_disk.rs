@@ -21,13 +21,25 @@ pub struct MemoryDisk {
 
 /// Its content is shared with copies of the disk until one of them writes to it.
 #[derive(Default)]
-struct MemoryFile(Mutex<Arc<Vec<u8>>>);
+struct MemoryFile {
+    content: Mutex<Arc<Vec<u8>>>,
+    bytes_read: AtomicU64,
+}
+
+impl MemoryFile {
+    fn new(content: Arc<Vec<u8>>) -> Arc<Self> {
+        Arc::new(Self { content: Mutex::new(content), bytes_read: AtomicU64::new(0) })
+    }
+
+    fn note_read(&self, bytes: usize) {
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
 
 impl MemoryDisk {
     #[must_use]
     pub fn copy(&self) -> Self {
-        let share =
-            |file: &Arc<MemoryFile>| Arc::new(MemoryFile(Mutex::new(file.0.lock().clone())));
+        let share = |file: &Arc<MemoryFile>| MemoryFile::new(file.content.lock().clone());
         let files = self.files.lock();
         let copies = files.iter().map(|(name, file)| (name.clone(), share(file))).collect();
         Self { files: Arc::new(Mutex::new(copies)) }
@@ -38,17 +50,22 @@ impl MemoryDisk {
     }
 
     pub fn content(&self, name: &str) -> Vec<u8> {
-        self.file(name).expect("the test names a file that is there").0.lock().to_vec()
+        self.file(name).expect("the test names a file that is there").content.lock().to_vec()
+    }
+
+    /// How many bytes of a file have been read since it was written whole, or copied.
+    pub fn bytes_read(&self, name: &str) -> u64 {
+        let file = self.file(name).expect("the test names a file that is there");
+        file.bytes_read.load(Ordering::Relaxed)
     }
 
     pub fn put(&self, name: &str, content: Vec<u8>) {
-        let file = Arc::new(MemoryFile(Mutex::new(Arc::new(content))));
-        self.files.lock().insert(name.to_owned(), file);
+        self.files.lock().insert(name.to_owned(), MemoryFile::new(Arc::new(content)));
     }
 
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let file = self.file(name).expect("the test names a file that is there");
-        change(Arc::make_mut(&mut *file.0.lock()));
+        change(Arc::make_mut(&mut *file.content.lock()));
     }
 
     /// This disk with a clock and ids that are the same in every run.
@@ -117,7 +134,7 @@ impl Storage for MemoryDisk {
         let files = self.files.lock();
         let entry = |(name, file): (&String, &Arc<MemoryFile>)| FileEntry {
             name: name.clone(),
-            bytes: file.0.lock().len() as u64,
+            bytes: file.content.lock().len() as u64,
         };
         Ok(files.iter().map(entry).collect())
     }
@@ -140,9 +157,10 @@ impl Storage for MemoryDisk {
 
     fn map(&self, name: &str) -> io::Result<Bytes> {
         let file = self.file(name)?;
-        let content = file.0.lock();
+        let content = file.content.lock();
         let mut aligned = zeroed_blocks(content.len());
         aligned.copy_from_slice(&content);
+        file.note_read(content.len());
         Ok(Bytes::from_owner(aligned))
     }
 
@@ -181,19 +199,20 @@ impl Storage for MemoryDisk {
 
 impl StorageFile for MemoryFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().len() as u64)
+        Ok(self.content.lock().len() as u64)
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let content = self.0.lock();
+        let content = self.content.lock();
         let start = usize::try_from(offset).map_err(io::Error::other)?.min(content.len());
         let read = buffer.len().min(content.len() - start);
+        self.note_read(read);
         buffer[..read].copy_from_slice(&content[start..start + read]);
         Ok(read)
     }
 
     fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut content = self.0.lock();
+        let mut content = self.content.lock();
         let content = Arc::make_mut(&mut *content);
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let end = start + bytes.len();
@@ -206,7 +225,7 @@ impl StorageFile for MemoryFile {
 
     fn allocate(&self, end: u64) -> io::Result<()> {
         let end = usize::try_from(end).map_err(io::Error::other)?;
-        let mut content = self.0.lock();
+        let mut content = self.content.lock();
         if content.len() < end {
             Arc::make_mut(&mut *content).resize(end, 0);
         }

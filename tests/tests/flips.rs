@@ -96,6 +96,8 @@ enum Fate {
     FoundByVerify,
     /// Opening reports that the index was not valid and has built it again.
     Rebuilt,
+    /// Who first needs the index finds that it is not valid, and builds it again.
+    RebuiltWhenNeeded,
     /// Behind the SEAL, where nothing is ever read.
     BehindSeal,
 }
@@ -337,13 +339,17 @@ fn every_flip_in_an_index_file_is_seen_and_mended() {
         let content = disk.content(&name);
         let fates = flip_each(&disk, &name, |at, copy| {
             let log = open(&copy);
-            assert_eq!(log.recovery_report().rebuilt_indexes, [number], "byte {at}");
+            let at_once = log.recovery_report().rebuilt_indexes == [number];
+            // Whose index it is, and how long: that is looked at when the log is opened.
+            let expected_at_once = matches!(at, 0..12 | 16..40 | 64..88);
+            let is_flag = (12..16).contains(&at);
+            assert!(at_once == expected_at_once || is_flag, "byte {at}: {at_once}");
             let (records, error) = read_all(&log);
             assert!(records == originals && error.is_none(), "byte {at}: {error:?}");
             assert_eq!(answers(&log, &originals), expected, "byte {at}");
             assert!(copy.content(&name) == content, "byte {at}: the index is mended");
-            Fate::Rebuilt
+            if at_once { Fate::Rebuilt } else { Fate::RebuiltWhenNeeded }
         });
-        assert_eq!(fates[&Fate::Rebuilt], content.len() * 8);
+        assert_eq!(fates.len(), 2, "{fates:?}");
     }
 }

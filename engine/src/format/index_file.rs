@@ -1,5 +1,5 @@
 //! The index file of a sealed segment (segments-format.md §7): derived, checked once when it is
-//! loaded, then searched in place.
+//! first needed, then searched in place.
 
 use bytes::Bytes;
 use quipu_types::{AggregateKey, Position, Timestamp, Uuid, Version};
@@ -9,7 +9,8 @@ use super::sum::crc64;
 
 pub(crate) const MAGIC: [u8; 8] = *b"QUIPUIDX";
 pub(crate) const INDEX_FORMAT: u32 = 1;
-pub(crate) const INDEX_HEADER_BYTES: usize = 96;
+/// Length of an index file's header.
+pub const INDEX_HEADER_BYTES: usize = 96;
 pub(crate) const GROUP_ENTRY_BYTES: usize = 16;
 pub(crate) const AGGREGATE_ENTRY_BYTES: usize = 32;
 pub(crate) const ID_ENTRY_BYTES: usize = 20;
@@ -68,6 +69,27 @@ impl IndexHeader {
         }
         out.extend_from_slice(&self.last_recorded_at.as_micros().to_le_bytes());
         out
+    }
+
+    /// Reads the header of a file of `file_bytes` from its first bytes, if it may be the index of
+    /// this segment. The sum is another matter: [`IndexFile::check`].
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn read(
+        bytes: &[u8],
+        file_bytes: u64,
+        segment_id: Uuid,
+        seal_sum: u64,
+    ) -> Result<Self, IndexFault> {
+        let header = Self::decode(bytes).ok_or(IndexFault::Header)?;
+        if header.segment_id != segment_id || header.seal_sum != seal_sum {
+            return Err(IndexFault::OtherSegment);
+        }
+        if header.file_bytes() as u64 != file_bytes {
+            return Err(IndexFault::Length);
+        }
+        Ok(header)
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -185,14 +207,8 @@ impl IndexFile {
     /// # Errors
     /// What is wrong with it; it is then rebuilt.
     pub fn check(bytes: Bytes, segment_id: Uuid, seal_sum: u64) -> Result<Self, IndexFault> {
-        let header = IndexHeader::decode(&bytes).ok_or(IndexFault::Header)?;
-        if header.segment_id != segment_id || header.seal_sum != seal_sum {
-            return Err(IndexFault::OtherSegment);
-        }
+        let header = IndexHeader::read(&bytes, bytes.len() as u64, segment_id, seal_sum)?;
         let sections = header.sections();
-        if bytes.len() != header.file_bytes() {
-            return Err(IndexFault::Length);
-        }
         let (content, sum) = bytes.split_at(sections[7]);
         if Fields::new(sum).u64() != crc64(content) {
             return Err(IndexFault::Sum);

@@ -17,10 +17,10 @@ use super::rebuild::{self, RebuildError};
 use super::run::Run;
 use super::run_writer::write_generation;
 use super::sealed::{Part, Waiting};
+use super::sealed_index::SealedIndex;
 use super::tiers::to_merge;
 use crate::commit::placed::Placed;
 use crate::format::group::GroupHeader;
-use crate::format::index_file::IndexFile;
 use crate::format::run_file::Span;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -191,16 +191,15 @@ impl Indexer {
             None => rebuild::build(&*self.log.env.storage, self.log.hasher, header),
         };
         match index {
-            Ok(index) => self.serve(segment, index),
+            Ok(index) => {
+                let storage = &self.log.env.storage;
+                let made = SealedIndex::made(storage, header.clone(), *seal, index);
+                segment.become_sealed(made);
+            }
             Err(error) => {
                 tracing::error!(segment = header.number, %error, "cannot index a sealed segment");
             }
         }
-    }
-
-    fn serve(&self, segment: &Segment, index: IndexFile) {
-        rebuild::save(&*self.log.env.storage, segment.header().number, &index);
-        segment.become_sealed(index);
     }
 
     /// Writes the runs of segments that have none, and begins to merge where there are many. What
@@ -320,12 +319,7 @@ impl Indexer {
     }
 
     fn run_of(&self, segment: &Segment) -> Result<Run, RebuildError> {
-        let index = match segment.index() {
-            Some(index) => index,
-            None => {
-                Arc::new(rebuild::build(&*self.log.env.storage, self.log.hasher, segment.header())?)
-            }
-        };
+        let index = rebuild::index_of(&self.log, segment)?;
         let generation = Generation::of_index(&index, self.log.hasher);
         Ok(self.write(&generation, Span::of_index(segment.header().number, &index))?)
     }

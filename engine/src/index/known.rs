@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quipu_types::{Position, Version};
 
 use super::generation::Generation;
-use super::rebuild::{self, RebuildError};
+use super::rebuild::{RebuildError, index_of};
 use super::run::{Run, RunError};
 use super::sealed::{Part, SealedSet, Waiting};
 use crate::bug::{Bug, seeded};
@@ -167,19 +167,12 @@ fn find_in_segments<T>(
         (span.first_segment..=span.last_segment).contains(&segment.header().number)
     };
     for segment in segments.iter().rev().filter(covered) {
-        let index = index_of(log, segment)?;
+        let number = segment.header().number;
+        let index =
+            index_of(log, segment).map_err(|error| Unsearchable { segment: number, error })?;
         if let Some(found) = in_segment(&index) {
             return Ok(Some(found));
         }
     }
     Ok(None)
-}
-
-fn index_of(log: &Shared, segment: &Segment) -> Result<Arc<IndexFile>, Unsearchable> {
-    if let Some(index) = segment.index() {
-        return Ok(index);
-    }
-    let header = segment.header();
-    let built = rebuild::build(&*log.env.storage, log.hasher, header);
-    built.map(Arc::new).map_err(|error| Unsearchable { segment: header.number, error })
 }

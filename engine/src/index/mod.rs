@@ -14,5 +14,6 @@ pub mod rebuild;
 pub mod run;
 pub mod run_writer;
 pub mod sealed;
+pub mod sealed_index;
 pub mod table_reader;
 pub mod tiers;

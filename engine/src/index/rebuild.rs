@@ -1,5 +1,7 @@
 //! Makes a sealed segment's index file from the segment, where it is missing or not valid.
 
+use std::sync::Arc;
+
 use quipu_types::{Corruption, Position};
 
 use super::builder::IndexBuilder;
@@ -7,7 +9,9 @@ use super::keys::KeyHasher;
 use crate::format::group::GroupKind;
 use crate::format::index_file::{IndexFault, IndexFile};
 use crate::format::segment_header::SegmentHeader;
+use crate::segment::Segment;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
+use crate::shared::Shared;
 use crate::storage::{Storage, index_name, segment_name};
 
 /// Why an index could not be built.
@@ -71,9 +75,23 @@ pub fn unindexable(header: &SegmentHeader, fault: IndexFault) -> Corruption {
     }
 }
 
-/// Writes an index file; a failure is reported and costs a rebuild at the next start.
-pub fn save(storage: &dyn Storage, number: u64, index: &IndexFile) {
-    if let Err(error) = storage.write_atomic(&index_name(number), index.as_bytes()) {
+/// Writes an index file; whether that was done. A failure is reported and costs a rebuild at the
+/// next start.
+pub fn save(storage: &dyn Storage, number: u64, index: &IndexFile) -> bool {
+    let saved = storage.write_atomic(&index_name(number), index.as_bytes());
+    if let Err(error) = &saved {
         tracing::warn!(segment = number, %error, "cannot save an index file");
+    }
+    saved.is_ok()
+}
+
+/// The index of a sealed segment, also of one that is not served from it yet.
+///
+/// # Errors
+/// As [`build`].
+pub fn index_of(log: &Shared, segment: &Segment) -> Result<Arc<IndexFile>, RebuildError> {
+    match segment.index()? {
+        Some(index) => Ok(index),
+        None => build(&*log.env.storage, log.hasher, segment.header()).map(Arc::new),
     }
 }

@@ -7,6 +7,7 @@ use quipu_types::{
 };
 
 use crate::format::group::Group;
+use crate::index::live::Postings;
 use crate::segment::Segment;
 use crate::segment::segment::Candidates;
 use crate::segment::set::segment_of;
@@ -234,14 +235,20 @@ impl Cursor {
             if first > last {
                 break;
             }
+            // Where this fails nothing has moved: the next call meets the error again.
+            let candidates = segment.candidates(self.log.hasher, &self.filter, last);
+            let candidates = self.noted(candidates)?;
             match self.direction {
                 Direction::Forward => self.first = last.next(),
                 Direction::Backward => self.last = first.previous(),
             }
-            let listed = match segment.candidates(self.log.hasher, &self.filter, last) {
+            let listed = match candidates {
                 Candidates::None => continue,
                 Candidates::All => None,
-                Candidates::Listed(listed) => Some(self.narrow(listed, segment, first, last)),
+                Candidates::Stream(postings) => {
+                    Some(self.in_order(self.versions_asked_for(postings), first, last))
+                }
+                Candidates::Listed(listed) => Some(self.in_order(listed, first, last)),
             };
             if listed.as_ref().is_none_or(|listed| !listed.is_empty()) {
                 self.plan = Some(Plan { segment: Arc::clone(segment), first, last, listed });
@@ -255,18 +262,10 @@ impl Cursor {
         }
     }
 
-    /// Of the candidates, those asked for, the next one last.
-    fn narrow(
-        &self,
-        mut listed: Vec<Position>,
-        segment: &Segment,
-        first: Position,
-        last: Position,
-    ) -> Vec<Position> {
-        if let (Some(from), Some(key)) = (self.from_version, &self.filter.aggregate) {
-            let first_version = segment
-                .postings(self.log.hasher, key, last)
-                .map_or(Version::NONE, |postings| postings.first_version);
+    /// Of an aggregate's records, those from the version asked for.
+    fn versions_asked_for(&self, postings: Postings) -> Vec<Position> {
+        let Postings { first_version, positions: mut listed } = postings;
+        if let Some(from) = self.from_version {
             let before = from.0.saturating_sub(first_version.0);
             let before = usize::try_from(before).unwrap_or(usize::MAX);
             match self.direction {
@@ -275,6 +274,16 @@ impl Cursor {
                 Direction::Backward => listed.truncate(before.saturating_add(1)),
             }
         }
+        listed
+    }
+
+    /// Of the candidates, those asked for, the next one last.
+    fn in_order(
+        &self,
+        mut listed: Vec<Position>,
+        first: Position,
+        last: Position,
+    ) -> Vec<Position> {
         listed.retain(|position| (first..=last).contains(position));
         if self.direction == Direction::Forward {
             listed.reverse();
@@ -284,6 +293,11 @@ impl Cursor {
 
     fn record_at(&mut self, position: Position) -> Result<Record, ReadError> {
         let found = self.checked_record_at(position);
+        self.noted(found)
+    }
+
+    /// Damage that was met is for health to tell, too.
+    fn noted<T>(&self, found: Result<T, ReadError>) -> Result<T, ReadError> {
         if let Err(ReadError::Corruption(damage)) = &found {
             self.log.note_damage(damage);
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::chain::Placed;
 use crate::bug::{Bug, seeded};
-use crate::format::index_file::IndexFile;
 use crate::format::run_file::{RunFault, Span};
 use crate::index::generation::Generation;
 use crate::index::keys::KeyHasher;
+use crate::index::rebuild::RebuildError;
 use crate::index::run::{Run, RunError};
 use crate::index::run_writer::write_generation;
 use crate::index::sealed::{Part, SealedSet, Waiting};
+use crate::index::sealed_index::SealedIndex;
 use crate::options::LogOptions;
 use crate::storage::{Storage, run_name};
 
@@ -60,26 +61,36 @@ impl Gathering {
         }
     }
 
-    /// Takes the next sealed segment, `segments[at]`.
-    pub fn take(&mut self, segments: &[Placed], at: usize, index: &IndexFile) {
+    /// Takes the next sealed segment, `segments[at]`. Its index is needed where no run covers it.
+    ///
+    /// # Errors
+    /// That there is no index to be had.
+    pub fn take(
+        &mut self,
+        segments: &[Placed],
+        at: usize,
+        index: &SealedIndex,
+    ) -> Result<(), RebuildError> {
         let number = segments[at].header.number;
         if number <= self.covered {
-            return;
+            return Ok(());
         }
         self.covered = number;
         if let Some(run) = self.longest_run(segments, at) {
             self.covered = run.span().last_segment;
             self.set.push(Part::Run(Arc::new(run)));
-            return;
+            return Ok(());
         }
         if seeded(Bug::ReplaysTooLate) && self.made == 0 && number > 1 {
             self.made += 1;
-            return;
+            return Ok(());
         }
-        let generation = Generation::of_index(index, self.hasher);
-        let span = Span::of_index(number, index);
+        let index = index.file()?;
+        let generation = Generation::of_index(&index, self.hasher);
+        let span = Span::of_index(number, &index);
         self.made += 1;
         self.set.push(self.made_part(generation, span));
+        Ok(())
     }
 
     /// The valid run from this segment on that covers the most.

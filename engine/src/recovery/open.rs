@@ -24,7 +24,9 @@ use crate::format::run_file::Span;
 use crate::index::generation::Generation;
 use crate::index::indexer::IndexWork;
 use crate::index::keys::KeyHasher;
+use crate::index::rebuild::RebuildError;
 use crate::index::sealed::{Part, SealedSet, Waiting};
+use crate::index::sealed_index::SealedIndex;
 use crate::options::LogOptions;
 use crate::segment::scanner::ScanEnd;
 use crate::segment::{Segment, Segments};
@@ -138,19 +140,23 @@ impl Opening {
         let mut segments = Vec::with_capacity(total);
         for (done, placed) in self.chain.placed.iter().enumerate() {
             progress(done, total);
-            let Some(seal) = &placed.seal else { break };
-            match load::index_of(&*self.env.storage, self.hasher, placed, seal, save)? {
-                Ok((index, rebuilt)) => {
-                    if rebuilt {
-                        self.report.rebuilt_indexes.push(placed.header.number);
-                    }
-                    if let Some(gathering) = &mut gathering {
-                        gathering.take(&self.chain.placed, done, &index);
-                    }
-                    let (header, file) = (placed.header.clone(), Arc::clone(&placed.file));
+            let Some(seal) = placed.seal else { break };
+            let (header, file) = (placed.header.clone(), Arc::clone(&placed.file));
+            let number = header.number;
+            let index = SealedIndex::new(&self.env.storage, header.clone(), seal, save);
+            let known = index.look().and_then(|()| match &mut gathering {
+                Some(gathering) => gathering.take(&self.chain.placed, done, &index),
+                None => Ok(()),
+            });
+            match known {
+                Ok(()) => {
+                    self.report.rebuilt_indexes.extend(index.is_rebuilt().then_some(number));
                     segments.push(Arc::new(Segment::sealed(header, file, index)));
                 }
-                Err(damage) => {
+                Err(RebuildError::Io(error)) => {
+                    return Err(OpenError::Io { action: format!("read segment {number}"), error });
+                }
+                Err(RebuildError::Corruption(damage)) => {
                     // Without this segment's ids and versions no append can be checked.
                     self.chain.damage = Some(damage);
                     self.chain.placed.truncate(done + 1);
@@ -403,11 +409,16 @@ impl Opening {
         last: Placed,
         seal: &GroupHeader,
     ) -> Result<Arc<Segment>, OpenError> {
-        match load::index_of(&*self.env.storage, self.hasher, &last, seal, true)? {
-            Ok((index, _)) => Ok(Arc::new(Segment::sealed(last.header, last.file, index))),
-            Err(damage) => {
+        let index = SealedIndex::new(&self.env.storage, last.header.clone(), *seal, true);
+        match index.look() {
+            Ok(()) => Ok(Arc::new(Segment::sealed(last.header, last.file, index))),
+            Err(RebuildError::Corruption(damage)) => {
                 tracing::error!(%damage, "cannot index a segment that was just scanned");
                 Ok(Arc::new(active))
+            }
+            Err(RebuildError::Io(error)) => {
+                let action = format!("read segment {}", last.header.number);
+                Err(OpenError::Io { action, error })
             }
         }
     }

@@ -14,6 +14,8 @@ use crate::format::segment_header::SegmentHeader;
 use crate::format::zeroed_blocks;
 use crate::index::keys::KeyHasher;
 use crate::index::live::{GroupSpan, LiveIndex, Postings};
+use crate::index::rebuild::RebuildError;
+use crate::index::sealed_index::SealedIndex;
 use crate::storage::{Storage, StorageFile, segment_name};
 
 /// One segment. It begins live, fed by the sequencer, and is turned over to its index file once
@@ -32,13 +34,23 @@ pub struct Segment {
 
 enum Contents {
     Live { index: LiveIndex, tail: Tail, last_position: Position },
-    Sealed { index: Arc<IndexFile>, bytes: Arc<OnceLock<Bytes>> },
+    Sealed { index: Arc<SealedIndex>, bytes: Arc<OnceLock<Bytes>> },
+}
+
+/// Who knows where a segment's records are.
+enum Asked<T> {
+    /// The live index, and it said this.
+    Live(T),
+    /// The index file. It is asked under no lock: it may have to be checked first.
+    Sealed(Arc<SealedIndex>),
 }
 
 /// Which of a segment's records may meet a filter.
 pub enum Candidates {
     /// None.
     None,
+    /// Only these, of the aggregate asked for.
+    Stream(Postings),
     /// Only these, ascending.
     Listed(Vec<Position>),
     /// Any of them.
@@ -56,7 +68,7 @@ impl Segment {
 
     /// A segment that is sealed and indexed.
     #[must_use]
-    pub fn sealed(header: SegmentHeader, file: Arc<dyn StorageFile>, index: IndexFile) -> Self {
+    pub fn sealed(header: SegmentHeader, file: Arc<dyn StorageFile>, index: SealedIndex) -> Self {
         let contents = Contents::Sealed { index: Arc::new(index), bytes: Arc::default() };
         Self::new(header, file, contents)
     }
@@ -84,9 +96,7 @@ impl Segment {
     pub fn last_position(&self) -> Position {
         match &*self.contents.read() {
             Contents::Live { last_position, .. } => *last_position,
-            Contents::Sealed { index, .. } => {
-                Position(self.header.first_position.0 + index.records()).previous()
-            }
+            Contents::Sealed { index, .. } => index.last_position(),
         }
     }
 
@@ -107,54 +117,79 @@ impl Segment {
 
     /// What `use_index` makes of the live index, while the segment is served from it.
     pub fn with_live_index<T>(&self, use_index: impl FnOnce(&LiveIndex) -> T) -> Option<T> {
+        match self.ask(use_index) {
+            Asked::Live(answer) => Some(answer),
+            Asked::Sealed(_) => None,
+        }
+    }
+
+    fn ask<T>(&self, live: impl FnOnce(&LiveIndex) -> T) -> Asked<T> {
         match &*self.contents.read() {
-            Contents::Live { index, .. } => Some(use_index(index)),
-            Contents::Sealed { .. } => None,
+            Contents::Live { index, .. } => Asked::Live(live(index)),
+            Contents::Sealed { index, .. } => Asked::Sealed(Arc::clone(index)),
         }
     }
 
     /// Serves the segment from its index file from now on.
-    pub fn become_sealed(&self, index: IndexFile) {
+    pub fn become_sealed(&self, index: SealedIndex) {
         let bytes = Arc::default();
         *self.contents.write() = Contents::Sealed { index: Arc::new(index), bytes };
     }
 
-    /// The index file, once there is one.
-    pub fn index(&self) -> Option<Arc<IndexFile>> {
-        match &*self.contents.read() {
-            Contents::Live { .. } => None,
-            Contents::Sealed { index, .. } => Some(Arc::clone(index)),
+    /// The index file, checked, once the segment is served from it.
+    ///
+    /// # Errors
+    /// That there is no valid one, and none can be built.
+    pub fn index(&self) -> Result<Option<Arc<IndexFile>>, RebuildError> {
+        match self.ask(|_| ()) {
+            Asked::Live(()) => Ok(None),
+            Asked::Sealed(index) => index.file().map(Some),
         }
     }
 
+    fn checked(&self, index: &SealedIndex) -> Result<Arc<IndexFile>, ReadError> {
+        index.file().map_err(|error| match error {
+            RebuildError::Corruption(damage) => damage.into(),
+            RebuildError::Io(error) => self.io(&error),
+        })
+    }
+
     /// An aggregate's records up to `last`.
-    pub fn postings(
+    fn postings(
         &self,
         hasher: KeyHasher,
         key: &AggregateKey,
         last: Position,
-    ) -> Option<Postings> {
+    ) -> Result<Option<Postings>, ReadError> {
         let hash = hasher.aggregate(key);
-        match &*self.contents.read() {
-            Contents::Live { index, .. } => index.postings(hash, key, last),
-            Contents::Sealed { index, .. } => {
-                let (entry, mut positions) = index.aggregate(hash, key)?;
-                positions.truncate(positions.partition_point(|position| *position <= last));
-                (!positions.is_empty())
-                    .then_some(Postings { first_version: entry.first_version, positions })
-            }
-        }
+        let index = match self.ask(|live| live.postings(hash, key, last)) {
+            Asked::Live(postings) => return Ok(postings),
+            Asked::Sealed(index) => self.checked(&index)?,
+        };
+        let Some((entry, mut positions)) = index.aggregate(hash, key) else { return Ok(None) };
+        positions.truncate(positions.partition_point(|position| *position <= last));
+        let first_version = entry.first_version;
+        Ok((!positions.is_empty()).then_some(Postings { first_version, positions }))
     }
 
     /// Which records may meet a filter, as far as the index can tell.
-    pub fn candidates(&self, hasher: KeyHasher, filter: &Filter, last: Position) -> Candidates {
+    ///
+    /// # Errors
+    /// That there is no index to be had.
+    pub fn candidates(
+        &self,
+        hasher: KeyHasher,
+        filter: &Filter,
+        last: Position,
+    ) -> Result<Candidates, ReadError> {
         if let Some(key) = &filter.aggregate {
-            return match self.postings(hasher, key, last) {
-                Some(postings) => Candidates::Listed(postings.positions),
-                None => Candidates::None,
-            };
+            let postings = self.postings(hasher, key, last)?;
+            return Ok(postings.map_or(Candidates::None, Candidates::Stream));
         }
-        let Some(index) = self.index() else { return Candidates::All };
+        let index = match self.ask(|_| ()) {
+            Asked::Live(()) => return Ok(Candidates::All),
+            Asked::Sealed(index) => self.checked(&index)?,
+        };
         let header = index.header();
         let out_of_time = filter.since.is_some_and(|since| header.timestamps.1 < since)
             || filter.until.is_some_and(|until| header.timestamps.0 >= until)
@@ -163,14 +198,14 @@ impl Segment {
             names.is_empty() || names.iter().any(|name| index.may_have_name(kind, name))
         };
         if out_of_time || !has_any(0, &filter.aggregate_types) || !has_any(1, &filter.event_types) {
-            return Candidates::None;
+            return Ok(Candidates::None);
         }
-        match &filter.correlation_id {
+        Ok(match &filter.correlation_id {
             Some(id) if !id.is_empty() => {
                 Candidates::Listed(index.correlated(hasher.correlation(id)))
             }
             _ => Candidates::All,
-        }
+        })
     }
 
     /// The group that holds `position`, checked. The caller has seen that the position is one of
@@ -186,11 +221,8 @@ impl Segment {
         if let Some(group) = self.recent_group(position) {
             return Ok(group);
         }
-        let span = self.span(position).ok_or_else(|| self.damage(position, "no such group"))?;
-        let bytes = self.span_bytes(storage, span).map_err(|error| ReadError::Io {
-            segment: self.header.number,
-            problem: error.to_string(),
-        })?;
+        let span = self.span(position)?.ok_or_else(|| self.damage(position, "no such group"))?;
+        let bytes = self.span_bytes(storage, span).map_err(|error| self.io(&error))?;
         let (segment_id, segment_bytes) = (self.header.segment_id, self.header.segment_bytes);
         let group = Group::check(&bytes, segment_id, span.offset, segment_bytes)
             .map_err(|fault| self.damage_at(span, &fault.to_string()))?;
@@ -223,14 +255,13 @@ impl Segment {
         }
     }
 
-    fn span(&self, position: Position) -> Option<GroupSpan> {
-        match &*self.contents.read() {
-            Contents::Live { index, .. } => index.group_of(position),
-            Contents::Sealed { index, .. } => {
-                let (first_position, offset, bytes) = index.group_of(position)?;
-                Some(GroupSpan { first_position, offset, bytes })
-            }
-        }
+    fn span(&self, position: Position) -> Result<Option<GroupSpan>, ReadError> {
+        let index = match self.ask(|live| live.group_of(position)) {
+            Asked::Live(span) => return Ok(span),
+            Asked::Sealed(index) => self.checked(&index)?,
+        };
+        let span = index.group_of(position);
+        Ok(span.map(|(first_position, offset, bytes)| GroupSpan { first_position, offset, bytes }))
     }
 
     fn span_bytes(&self, storage: &dyn Storage, span: GroupSpan) -> io::Result<Bytes> {
@@ -258,6 +289,10 @@ impl Segment {
         Ok(bytes.slice(start..(start + span.bytes).min(bytes.len())))
     }
 
+    fn io(&self, error: &io::Error) -> ReadError {
+        ReadError::Io { segment: self.header.number, problem: error.to_string() }
+    }
+
     /// A corruption at one position of this segment.
     pub fn damage(&self, position: Position, problem: &str) -> Corruption {
         let segment = self.header.number;
@@ -270,7 +305,8 @@ impl Segment {
         let (mut low, mut high) = (span.first_position, last);
         while low < high {
             let middle = Position(u64::midpoint(low.0, high.0)).next();
-            let same = self.span(middle).is_some_and(|found| found.offset == span.offset);
+            let found = self.span(middle).ok().flatten();
+            let same = found.is_some_and(|found| found.offset == span.offset);
             if same { low = middle } else { high = middle.previous() }
         }
         last = last.min(low);

@@ -19,7 +19,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, with their names.
-    pub const ALL: [(&str, Self); 36] = [
+    pub const ALL: [(&str, Self); 37] = [
         ("acknowledges-before-flush", Self::Disk(disk::Defect::AcknowledgesBeforeFlush)),
         ("lies-about-flush", Self::Disk(disk::Defect::LiesAboutFlush)),
         ("retries-failed-flush", Self::Disk(disk::Defect::RetriesFailedFlush)),
@@ -56,6 +56,7 @@ impl Defect {
         ("unreadable-run-knows-nothing", Self::Engine(Bug::UnreadableRunKnowsNothing)),
         ("replays-too-late", Self::Engine(Bug::ReplaysTooLate)),
         ("takes-a-foreign-run", Self::Engine(Bug::TakesAForeignRun)),
+        ("takes-an-unchecked-index", Self::Engine(Bug::TakesAnUncheckedIndex)),
     ];
 
     /// The defect of this name.

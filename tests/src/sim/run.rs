@@ -190,7 +190,7 @@ impl Run {
             self.world.disk.delete_indexes();
         }
         if is_random && self.world.rng.u8(0..5) == 0 {
-            let damage = self.world.disk.damage_run();
+            let damage = self.world.disk.damage_index();
             self.world.note(|| format!("damage: {damage:?}"));
         }
         if will_rot {

@@ -38,12 +38,13 @@ impl SimDisk {
         Some(format!("{what} at {at} of {name}"))
     }
 
-    /// Flips a bit of a run of the index: nobody may notice. Says which.
-    pub fn damage_run(&self) -> Option<String> {
+    /// Flips a bit of something derived, a segment's index or a run: nobody may notice. Says which.
+    pub fn damage_index(&self) -> Option<String> {
         let mut state = self.state.lock();
         let State { files, rng, .. } = &mut *state;
-        let is_run = |name: &str| matches!(FileKind::of(name), FileKind::Run(..));
-        let names: Vec<&String> = files.keys().filter(|name| is_run(name)).collect();
+        let is_index =
+            |name: &str| matches!(FileKind::of(name), FileKind::Index(_) | FileKind::Run(..));
+        let names: Vec<&String> = files.keys().filter(|name| is_index(name)).collect();
         let name = names.get(rng.usize(0..names.len().max(1)))?;
         let bytes = &mut files.get(*name)?.lock().bytes;
         let at = rng.usize(0..bytes.len().max(1));

@@ -1,0 +1,210 @@
+//! Index files of sealed segments: opening a log looks at no more than their headers, whoever first
+//! needs one checks it whole, and what is not valid is built again or said to be damaged.
+
+use quipu_engine::format::index_file::INDEX_HEADER_BYTES;
+use quipu_engine::read::cursor::PageLimits;
+use quipu_engine::storage::{FileKind, index_name, segment_name};
+use quipu_engine::{EventLog, LogOptions};
+use quipu_tests::events::event;
+use quipu_tests::memory_disk::MemoryDisk;
+use quipu_tests::stepped_log::SteppedLog;
+use quipu_tests::tamper::groups_of;
+use quipu_types::{
+    AggregateKey, Append, Corruption, Filter, Position, ReadError, ReadRequest, Record,
+};
+
+const EVENTS: u64 = 120;
+const AGGREGATES: u64 = 5;
+/// The segment whose index and groups are damaged.
+const DAMAGED: u64 = 3;
+
+fn options() -> LogOptions {
+    let mut options = LogOptions { segment_bytes: 32 * 1024, ..LogOptions::default() };
+    options.limits.append_bytes_max = 8 * 1024;
+    options.limits.event_bytes_max = 4 * 1024;
+    options
+}
+
+fn key(number: u64) -> AggregateKey {
+    AggregateKey::new("Call", (number % AGGREGATES).to_string())
+}
+
+fn open(disk: &MemoryDisk) -> EventLog {
+    EventLog::open_stepped(disk.environment(), options(), &mut |_, _| {}).expect("it opens")
+}
+
+fn open_read_only(disk: &MemoryDisk) -> EventLog {
+    EventLog::open_read_only(disk.environment(), options()).expect("it opens")
+}
+
+/// A log of many sealed segments with runs, closed in order.
+fn filled() -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    let log = SteppedLog::open(disk.environment(), options()).expect("a new log");
+    for number in 1..=EVENTS {
+        let appended = event(number.into(), &key(number), "Created");
+        log.append_each(&[Append::any(vec![appended])]);
+    }
+    log.close();
+    disk
+}
+
+fn sealed(disk: &MemoryDisk) -> Vec<u64> {
+    let number = |name: String| match FileKind::of(&name) {
+        FileKind::Index(number) => Some(number),
+        _ => None,
+    };
+    let numbers: Vec<u64> = disk.names().into_iter().filter_map(number).collect();
+    assert!(numbers.len() > 10 && numbers.contains(&DAMAGED), "{numbers:?}");
+    numbers
+}
+
+fn read(log: &EventLog, filter: Filter) -> (Vec<Record>, Option<ReadError>) {
+    let mut cursor = log.read(ReadRequest { filter, ..ReadRequest::default() });
+    let mut records = Vec::new();
+    loop {
+        match cursor.next_page(PageLimits::default()) {
+            Ok(page) => records.extend(page.records),
+            Err(error) => return (records, Some(error)),
+        }
+        if cursor.is_done() {
+            return (records, None);
+        }
+    }
+}
+
+fn everything(log: &EventLog) -> Vec<Record> {
+    let (records, error) = read(log, Filter::default());
+    assert_eq!((records.len() as u64, error), (EVENTS, None));
+    records
+}
+
+/// First and last positions of a segment.
+fn positions(disk: &MemoryDisk, number: u64) -> (Position, Position) {
+    let groups = groups_of(&disk.content(&segment_name(number)));
+    let (first, seal) = (groups.first().expect("groups"), groups.last().expect("groups"));
+    (first.first_position, seal.first_position.previous())
+}
+
+/// A bit in the middle of an index: its header says nothing of it.
+fn damage_index(disk: &MemoryDisk, number: u64) {
+    disk.change(&index_name(number), |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+    });
+}
+
+#[test]
+fn opening_reads_the_headers_of_index_files_and_their_first_use_the_rest_once() {
+    let disk = filled();
+    let sealed = sealed(&disk);
+    for read_only in [false, true] {
+        let disk = disk.copy();
+        let log = if read_only { open_read_only(&disk) } else { open(&disk) };
+        let bytes_read = || -> Vec<u64> {
+            sealed.iter().map(|number| disk.bytes_read(&index_name(*number))).collect()
+        };
+        assert!(bytes_read().iter().all(|bytes| *bytes == INDEX_HEADER_BYTES as u64));
+        let (first, last) = positions(&disk, DAMAGED);
+        let segments = log.segments().expect("the folder is there");
+        assert!(segments.iter().any(|it| (it.first_position, it.last_position) == (first, last)));
+        assert!(bytes_read().iter().all(|bytes| *bytes == INDEX_HEADER_BYTES as u64));
+        log.record_at(first).expect("it is there");
+        for (number, bytes) in sealed.iter().zip(bytes_read()) {
+            let whole = disk.content(&index_name(*number)).len() as u64;
+            let more = if *number == DAMAGED { whole } else { 0 };
+            assert_eq!(bytes, INDEX_HEADER_BYTES as u64 + more, "segment {number}");
+        }
+        everything(&log);
+        let once = bytes_read();
+        read(&log, Filter::aggregate(key(1)));
+        everything(&log);
+        assert_eq!(bytes_read(), once, "each was checked once");
+    }
+}
+
+#[test]
+fn an_index_that_is_found_damaged_when_it_is_needed_is_built_again() {
+    let disk = filled();
+    let original = everything(&open(&disk.copy()));
+    for number in sealed(&disk) {
+        let (disk, before) = (disk.copy(), disk.content(&index_name(number)));
+        damage_index(&disk, number);
+        let log = open(&disk);
+        assert_eq!(log.recovery_report().rebuilt_indexes, [0; 0], "nobody has needed it yet");
+        assert!(disk.content(&index_name(number)) != before);
+        assert!(everything(&log) == original);
+        assert!(disk.content(&index_name(number)) == before, "it is what it was");
+        for aggregate in 0..AGGREGATES {
+            let (records, error) = read(&log, Filter::aggregate(key(aggregate)));
+            assert_eq!((records.len() as u64, error), (EVENTS / AGGREGATES, None));
+        }
+        assert_eq!(log.shared().found_damage(), None);
+    }
+}
+
+#[test]
+fn a_reader_beside_a_writer_builds_an_index_again_and_leaves_the_file_alone() {
+    let disk = filled();
+    damage_index(&disk, DAMAGED);
+    let damaged = disk.content(&index_name(DAMAGED));
+    everything(&open_read_only(&disk));
+    assert!(disk.content(&index_name(DAMAGED)) == damaged, "a reader writes nothing");
+}
+
+#[test]
+fn a_run_is_made_again_by_way_of_an_index_that_is_not_valid_either() {
+    let disk = filled();
+    let before = disk.content(&index_name(DAMAGED));
+    damage_index(&disk, DAMAGED);
+    let is_run = |name: &String| matches!(FileKind::of(name), FileKind::Run(..));
+    for run in disk.names().into_iter().filter(is_run) {
+        disk.change(&run, Vec::clear);
+    }
+    let log = open(&disk);
+    let report = log.recovery_report();
+    assert_eq!(report.rebuilt_indexes, [DAMAGED], "{report}");
+    assert_eq!(report.made_runs, sealed(&disk).len());
+    assert!(disk.content(&index_name(DAMAGED)) == before, "it is what it was");
+    assert_eq!(log.known(), (AGGREGATES, EVENTS));
+}
+
+#[test]
+fn without_index_and_segment_its_readers_are_told_and_everyone_else_is_served() {
+    let disk = filled();
+    let originals = everything(&open(&disk.copy()));
+    damage_index(&disk, DAMAGED);
+    disk.change(&segment_name(DAMAGED), |bytes| {
+        let data = &groups_of(bytes)[2];
+        bytes[usize::try_from(data.offset).expect("a small segment") + 100] ^= 1;
+    });
+    let log = SteppedLog::open(disk.environment(), options()).expect("it opens");
+    assert_eq!(log.log().recovery_report().damage, None, "nobody has needed it yet");
+    let (first, last) = positions(&disk, DAMAGED);
+    let is_told = |error: &ReadError| {
+        let ReadError::Corruption(damage) = error else { panic!("{error}") };
+        let Corruption { segment, problem, .. } = damage;
+        assert_eq!((*segment, damage.first, damage.last), (DAMAGED, first, last));
+        let words = ["its index is not valid", "cannot be built again", "at offset"];
+        assert!(words.iter().all(|word| problem.contains(word)), "{problem}");
+    };
+    for original in &originals {
+        let found = log.log().record_at(original.position());
+        if (first..=last).contains(&original.position()) {
+            is_told(&found.expect_err("nobody knows where it is"));
+        } else {
+            assert_eq!(found.as_ref(), Ok(original));
+        }
+    }
+    for filter in [Filter::default(), Filter::aggregate(key(2))] {
+        let mut cursor = log.log().read(ReadRequest { filter, ..ReadRequest::default() });
+        let page = cursor.next_page(PageLimits::default()).expect("what comes before");
+        assert!(page.records.iter().all(|record| record.position() < first) && !page.is_last);
+        for _ in 0..2 {
+            is_told(&cursor.next_page(PageLimits::default()).expect_err("again and again"));
+        }
+    }
+    let damage = log.log().shared().found_damage().expect("health says so");
+    assert_eq!(damage.segment, DAMAGED);
+    log.append_each(&[Append::any(vec![event(9_999, &key(0), "Created")])]);
+}
