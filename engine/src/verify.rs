@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quipu_types::{Corruption, Position, Record, Timestamp, Uuid, Version};
 
 use crate::error::OpenError;
-use crate::format::group::{Group, GroupKind};
+use crate::format::group::GroupKind;
 use crate::format::index_file::IndexFile;
 use crate::format::run_file::Span;
 use crate::index::builder::IndexBuilder;
@@ -16,7 +16,7 @@ use crate::recovery::chain::{Chain, LastFile, Placed, place};
 use crate::recovery::create::read_marker;
 use crate::recovery::decide::{TailCase, decide};
 use crate::recovery::tail::scan_beside_writer;
-use crate::segment::scanner::{ScanEnd, Scanner, Source};
+use crate::segment::scanner::{ScanEnd, Scanner, Source, WholeGroup};
 use crate::storage::{FileKind, Storage, index_name, segment_name};
 use runs::{Held, HeldAggregate};
 
@@ -183,11 +183,12 @@ impl Verifier<'_> {
         let mut is_whole = true;
         loop {
             match scanner.next_group()? {
-                Ok(group) => {
-                    if group.header.kind == GroupKind::Data {
-                        index.push_group(&group.header);
+                Ok(whole) => {
+                    let header = &whole.group.header;
+                    if header.kind == GroupKind::Data {
+                        index.push_group(header);
                     }
-                    self.records(&group, Some(&mut index));
+                    self.records(&whole.records, Some(&mut index));
                 }
                 Err(ScanEnd::Sealed) => break,
                 Err(end) => {
@@ -229,11 +230,9 @@ impl Verifier<'_> {
     }
 
     fn active(&mut self, placed: &Placed) -> std::io::Result<()> {
-        let tail = scan_beside_writer(&placed.header, &placed.file)?;
+        let take = &mut |whole: WholeGroup| self.records(&whole.records, None);
+        let tail = scan_beside_writer(&placed.header, &placed.file, take)?;
         let segment = placed.header.number;
-        for group in &tail.groups {
-            self.records(group, None);
-        }
         let (first, last) = (tail.next_position, Position::MAX);
         match decide(&tail.facts) {
             TailCase::AcknowledgedDamaged | TailCase::TooFar => {
@@ -269,14 +268,14 @@ impl Verifier<'_> {
         self.report.damage.push(Corruption { segment, first, last, problem });
     }
 
-    fn records(&mut self, group: &Group, mut index: Option<&mut IndexBuilder>) {
-        for record in group.records().flatten() {
+    fn records(&mut self, records: &[Record], mut index: Option<&mut IndexBuilder>) {
+        for record in records {
             self.report.events += 1;
             if let Some(index) = &mut index {
-                index.push_record(&record);
+                index.push_record(record);
             }
             if let Some(deep) = &mut self.deep
-                && let Some(problem) = deep.record(&record)
+                && let Some(problem) = deep.record(record)
             {
                 let (first, last) = (record.position(), record.position());
                 let segment = self.report.segments;

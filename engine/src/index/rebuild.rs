@@ -40,13 +40,12 @@ pub fn build(
     let mut builder = IndexBuilder::new(hasher, header.first_position);
     loop {
         match scanner.next_group()? {
-            Ok(group) => {
-                if group.header.kind == GroupKind::Data {
-                    builder.push_group(&group.header);
+            Ok(whole) => {
+                let header = &whole.group.header;
+                if header.kind == GroupKind::Data {
+                    builder.push_group(header);
                 }
-                for record in group.records().flatten() {
-                    builder.push_record(&record);
-                }
+                whole.records.iter().for_each(|record| builder.push_record(record));
             }
             Err(ScanEnd::Sealed) => {
                 let index = builder.finish(header.segment_id, scanner.point().chain);

@@ -8,10 +8,10 @@ use quipu_types::ReadError;
 
 use super::chain::{Chain, place};
 use super::load;
-use crate::format::group::{Group, GroupKind};
+use crate::format::group::GroupKind;
 use crate::format::segment_header::SegmentHeader;
-use crate::segment::Segment;
 use crate::segment::scanner::{ScanEnd, ScanPoint, Scanner, Source};
+use crate::segment::{Segment, WholeGroup};
 use crate::shared::Shared;
 use crate::storage::FileKind;
 
@@ -47,23 +47,23 @@ impl Follower {
         let header = self.segment.header().clone();
         let source = Source::File(Arc::clone(self.segment.file()));
         let mut scanner = Scanner::at(source, header, self.point);
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups: Vec<WholeGroup> = Vec::new();
         let end = loop {
             match scanner.next_group()? {
-                Ok(group) => groups.push(group),
+                Ok(whole) => groups.push(whole),
                 Err(end) => break end,
             }
         };
         let closed = end == ScanEnd::Sealed
-            || groups.last().is_some_and(|group| group.header.kind == GroupKind::Clean);
-        let proven = match groups.iter().map(|group| group.header.durable_upto).max() {
+            || groups.last().is_some_and(|it| it.group.header.kind == GroupKind::Clean);
+        let proven = match groups.iter().map(|it| it.group.header.durable_upto).max() {
             Some(_) if closed => scanner.point().offset,
             Some(durable_upto) => durable_upto,
             None => self.point.offset,
         };
-        for group in groups.iter().filter(|group| group.header.end() <= proven) {
-            load::publish(&self.segment, log.hasher, group, None);
-            self.point = ScanPoint::behind(&group.header);
+        for whole in groups.iter().filter(|it| it.group.header.end() <= proven) {
+            load::publish(&self.segment, log.hasher, whole, None);
+            self.point = ScanPoint::behind(&whole.group.header);
         }
         log.watermark.advance(self.point.next_position.previous());
         Ok(scanner.point().offset - self.point.offset)

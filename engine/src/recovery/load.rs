@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::format::group::{Group, GroupKind};
+use crate::format::group::GroupKind;
 use crate::index::generation::Generation;
 use crate::index::keys::KeyHasher;
 use crate::index::live::LiveIndex;
-use crate::segment::Segment;
+use crate::segment::{Segment, WholeGroup};
 
 /// Makes a durable group of a live segment visible, and takes what it holds.
 pub fn publish(
     segment: &Segment,
     hasher: KeyHasher,
-    group: &Group,
+    WholeGroup { group, records }: &WholeGroup,
     mut active: Option<&mut Generation>,
 ) {
     if group.header.kind != GroupKind::Data {
@@ -20,7 +20,7 @@ pub fn publish(
     }
     let bytes = group.bytes().clone();
     segment.publish(&group.header, bytes, |live: &mut LiveIndex| {
-        for record in group.records().flatten() {
+        for record in records {
             let key = Arc::new(record.aggregate());
             let hash = hasher.aggregate(&key);
             live.push_record(hash, &key, record.version(), record.position());

@@ -182,14 +182,13 @@ impl Opening {
         // may rest on what a power cut could yet take away.
         last.file.sync().map_err(OpenError::io("sync the active segment"))?;
         self.env.storage.sync_dir().map_err(OpenError::io("sync the folder"))?;
-        let tail = scan(&last.header, &last.file)
-            .map_err(OpenError::io(format!("read segment {}", last.header.number)))?;
         let active =
             Segment::live(last.header.clone(), Arc::clone(&last.file), self.options.tail_bytes);
         let mut generation = Generation::new(self.hasher);
-        for group in &tail.groups {
-            load::publish(&active, self.hasher, group, Some(&mut generation));
-        }
+        let tail = scan(&last.header, &last.file, &mut |whole| {
+            load::publish(&active, self.hasher, &whole, Some(&mut generation));
+        })
+        .map_err(OpenError::io(format!("read segment {}", last.header.number)))?;
         self.report.clean = tail.clean;
         self.report.last_position = tail.next_position.previous();
         self.judge(&last, &tail);
@@ -392,8 +391,8 @@ impl Opening {
             return Ok(Barriered::Started(start, spare.transpose()?));
         }
         let spare = repair::next_spare(storage, &self.options, number, spare_file)?;
-        let seal = match tail.groups.last().filter(|_| tail.end == ScanEnd::Sealed) {
-            Some(seal) => seal.header,
+        let seal = match tail.last.filter(|_| tail.end == ScanEnd::Sealed) {
+            Some(seal) => seal,
             None => barrier.write(GroupKind::Seal)?,
         };
         let of_epoch = (epoch, tail.last_recorded_at);

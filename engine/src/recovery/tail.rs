@@ -6,15 +6,15 @@ use std::sync::Arc;
 use quipu_types::{Position, Record, Timestamp};
 
 use super::decide::{TailCase, TailFacts, decide};
-use crate::format::group::{Group, GroupKind};
+use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::segment_header::SegmentHeader;
-use crate::segment::scanner::{ScanEnd, Scanner, Source};
+use crate::segment::scanner::{ScanEnd, Scanner, Source, WholeGroup};
 use crate::storage::StorageFile;
 
 /// What was found in the active segment.
 pub struct ScannedTail {
-    /// Its valid, continuing groups.
-    pub groups: Vec<Group>,
+    /// The last of its valid, continuing groups.
+    pub last: Option<GroupHeader>,
     /// Why there are no more.
     pub end: ScanEnd,
     /// What stands behind them.
@@ -33,30 +33,44 @@ pub struct ScannedTail {
     pub clean: bool,
 }
 
-/// Scans the whole of a segment's file, directly from the medium.
+/// Scans the whole of a segment's file, directly from the medium; `take` is given its valid,
+/// continuing groups, so that they need not all be in memory.
 ///
 /// # Errors
 /// What the disk says.
-pub fn scan(header: &SegmentHeader, file: &Arc<dyn StorageFile>) -> io::Result<ScannedTail> {
+pub fn scan(
+    header: &SegmentHeader,
+    file: &Arc<dyn StorageFile>,
+    take: &mut dyn FnMut(WholeGroup),
+) -> io::Result<ScannedTail> {
     let mut scanner = Scanner::new(Source::File(Arc::clone(file)), header.clone());
-    let mut groups: Vec<Group> = Vec::new();
+    let mut last: Option<GroupHeader> = None;
+    let (mut durable_upto, mut epoch) = (0, header.epoch);
+    let mut last_recorded_at = header.last_recorded_at;
     let end = loop {
         match scanner.next_group()? {
-            Ok(group) => groups.push(group),
+            Ok(whole) => {
+                let group = whole.group.header;
+                (durable_upto, epoch) =
+                    (durable_upto.max(group.durable_upto), epoch.max(group.epoch));
+                last_recorded_at =
+                    whole.records.last().map_or(last_recorded_at, Record::recorded_at);
+                last = Some(group);
+                take(whole);
+            }
             Err(end) => break end,
         }
     };
     let strays = scanner.stray_groups()?;
-    let all = || groups.iter().map(|group| &group.header).chain(&strays.groups);
+    for group in &strays.groups {
+        (durable_upto, epoch) = (durable_upto.max(group.durable_upto), epoch.max(group.epoch));
+    }
     let facts = TailFacts {
         end: scanner.point().offset,
-        durable_upto: all().map(|group| group.durable_upto).max().unwrap_or(0),
+        durable_upto,
         last_nonzero: strays.last_nonzero,
         last_stray: strays.groups.last().map(|group| group.offset),
     };
-    let last_kind = groups.last().map(|group| group.header.kind);
-    let epoch = all().map(|group| group.epoch).max().unwrap_or(0).max(header.epoch);
-    let last_record = groups.iter().rev().find_map(last_record);
     Ok(ScannedTail {
         end,
         facts,
@@ -64,34 +78,34 @@ pub fn scan(header: &SegmentHeader, file: &Arc<dyn StorageFile>) -> io::Result<S
         chain: scanner.point().chain,
         epoch,
         next_position: scanner.point().next_position,
-        last_recorded_at: last_record.map_or(header.last_recorded_at, |it| it.recorded_at()),
-        clean: matches!(last_kind, Some(GroupKind::Clean | GroupKind::Seal)),
-        groups,
+        last_recorded_at,
+        clean: last.is_some_and(|it| matches!(it.kind, GroupKind::Clean | GroupKind::Seal)),
+        last,
     })
 }
 
 /// As [`scan`], beside a writer: a group that was in flight when its place was read and durable
-/// when the rest was read looks like damage, until one looks again.
+/// when the rest was read looks like damage, until one looks again. `take` is given each once.
 ///
 /// # Errors
 /// What the disk says.
 pub fn scan_beside_writer(
     header: &SegmentHeader,
     file: &Arc<dyn StorageFile>,
+    take: &mut dyn FnMut(WholeGroup),
 ) -> io::Result<ScannedTail> {
-    let mut tail = scan(header, file)?;
+    let mut tail = scan(header, file, take)?;
     while decide(&tail.facts) == TailCase::AcknowledgedDamaged {
-        let again = scan(header, file)?;
+        let taken_upto = tail.facts.end;
+        let again = scan(header, file, &mut |whole| {
+            if whole.group.header.offset >= taken_upto {
+                take(whole);
+            }
+        })?;
         if again.facts.end == tail.facts.end {
             break;
         }
         tail = again;
     }
     Ok(tail)
-}
-
-fn last_record(group: &Group) -> Option<Record> {
-    (group.header.kind == GroupKind::Data)
-        .then(|| group.record(group.header.next_position().previous()).ok())
-        .flatten()
 }

@@ -6,6 +6,6 @@ pub mod segment;
 pub mod set;
 pub mod tail;
 
-pub use scanner::{ScanEnd, Scanner};
+pub use scanner::{ScanEnd, Scanner, WholeGroup};
 pub use segment::Segment;
 pub use set::Segments;

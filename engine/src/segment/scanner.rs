@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quipu_types::Position;
+use quipu_types::{Position, Record};
 
 use crate::format::group::{Group, GroupFault, GroupHeader, GroupKind};
 use crate::format::segment_header::SegmentHeader;
@@ -29,6 +29,14 @@ pub struct Scanner {
     window: Bytes,
     window_offset: u64,
     point: ScanPoint,
+}
+
+/// A group that is valid, with its records, each checked, in order.
+pub struct WholeGroup {
+    /// The group.
+    pub group: Group,
+    /// Its records.
+    pub records: Vec<Record>,
 }
 
 /// How far a scan has come.
@@ -120,7 +128,7 @@ impl Scanner {
     ///
     /// # Errors
     /// Only what the disk says; an invalid group is an end, not an error.
-    pub fn next_group(&mut self) -> io::Result<Result<Group, ScanEnd>> {
+    pub fn next_group(&mut self) -> io::Result<Result<WholeGroup, ScanEnd>> {
         if self.point.sealed {
             return Ok(Err(ScanEnd::Sealed));
         }
@@ -134,11 +142,12 @@ impl Scanner {
         if let Some(problem) = self.breaks_chain(&group.header) {
             return Ok(Err(ScanEnd::Chain(problem)));
         }
-        if let Some(fault) = group.records().find_map(Result::err) {
-            return Ok(Err(ScanEnd::Fault(fault)));
-        }
+        let records = match group.records().collect::<Result<Vec<Record>, _>>() {
+            Ok(records) => records,
+            Err(fault) => return Ok(Err(ScanEnd::Fault(fault))),
+        };
         self.point = ScanPoint::behind(&group.header);
-        Ok(Ok(group))
+        Ok(Ok(WholeGroup { group, records }))
     }
 
     fn breaks_chain(&self, header: &GroupHeader) -> Option<String> {

@@ -44,7 +44,7 @@ impl Opening {
     /// As [`Self::judge`], beside a writer.
     fn judge_beside_writer(&mut self, last: &Placed) -> Result<(), OpenError> {
         let number = last.header.number;
-        let tail = scan_beside_writer(&last.header, &last.file)
+        let tail = scan_beside_writer(&last.header, &last.file, &mut |_| {})
             .map_err(OpenError::io(format!("read segment {number}")))?;
         self.report.clean = tail.clean;
         if tail.end != ScanEnd::Sealed || !self.has_rolled(last.header.number)? {
