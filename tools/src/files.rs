@@ -199,9 +199,30 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failure {
 
 /// The most memory this process has had resident, in bytes; 0 where the system does not tell.
 pub(crate) fn peak_rss_bytes() -> u64 {
+    memory_bytes("VmHWM:")
+}
+
+/// The memory this process has resident now, in bytes; 0 where the system does not tell.
+pub(crate) fn rss_bytes() -> u64 {
+    memory_bytes("VmRSS:")
+}
+
+fn memory_bytes(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = status.lines().find_map(|line| line.strip_prefix(name));
     kib.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Drops what the page cache has of a folder's files, so that they are read from the disk again.
+pub(crate) fn drop_from_cache(folder: &Path) -> Result<(), Failure> {
+    let drop_all = || -> io::Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let file = File::open(entry?.path())?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+        Ok(())
+    };
+    drop_all().map_err(|error| Failure::Unreachable(format!("{}: {error}", folder.display())))
 }
 
 /// Processor time this process has used so far, in seconds.
@@ -254,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_kernel_tells_memory_and_processor_time() {
-        assert!(peak_rss_bytes() > 0);
+        assert!(rss_bytes() > 0 && peak_rss_bytes() > 0);
         assert!(cpu_seconds() > 0.0);
     }
 }

@@ -293,6 +293,28 @@ fn benchmarks_print_the_names_that_all_share() {
 }
 
 #[test]
+fn bench_open_fills_a_log_once_and_starts_it_after_stops_and_kills() {
+    let place = Place::new();
+    let open = format!("bench open --log {} --times 3 --json", place.log);
+    run(&open).code(3).complains(&place.log);
+    let fill = "--events 250 --aggregates 20 --read-aggregate --cold";
+    let filled = run(&format!("{open} {fill}")).code(0).json();
+    assert_eq!((&filled[0]["opens"], &filled[0]["events"]), (&3.into(), &250.into()));
+    assert_eq!(filled[0]["aggregate_first_us"]["p50"].as_u64().map(|us| us > 0), Some(true));
+    assert_eq!(filled[0].get("killed_latency_us"), None);
+    let killed = run(&format!("{open} --events 200 --kills 2")).code(0).json();
+    assert_eq!(killed[0]["kills"], 2);
+    let number = |name: &str| killed[0][name].as_u64().unwrap_or(0);
+    assert!(
+        number("events") >= 250 + 2 * 100,
+        "it was full, each process has appended: {killed:?}"
+    );
+    assert!(number("rss_bytes") > 0 && number("peak_rss_bytes") >= number("rss_bytes"));
+    assert!(killed[0]["killed_latency_us"]["max"].as_u64() >= Some(1));
+    run(&format!("verify --log {} --deep", place.log)).code(0);
+}
+
+#[test]
 fn bench_disk_measures_and_leaves_nothing() {
     let place = Place::new();
     let folder = place.folder.path();

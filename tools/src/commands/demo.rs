@@ -164,6 +164,8 @@ impl Tour<'_> {
             event_bytes: 1_024,
             aggregates: 100,
             ids: Ids::V7,
+            unlinked: false,
+            events: None,
             seconds: 1,
             rate: None,
         };

@@ -137,6 +137,8 @@ fn try_out(
         event_bytes: 1_024,
         aggregates: 1_000,
         ids: Ids::V7,
+        unlinked: false,
+        events: None,
         seconds: args.seconds,
         rate: None,
     };

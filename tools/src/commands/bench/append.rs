@@ -3,15 +3,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use futures::stream::{FuturesOrdered, StreamExt};
 use hdrhistogram::Histogram;
 use quipu_client::{AppendError, AppendOutcome};
 
-use super::events::{EVENT_BYTES_MAX, EVENT_BYTES_MIN, Events, Ids, RandomText};
-use super::from_1_to;
+use super::events::{Events, Ids, Kind, RandomText};
 use super::measures::{Measures, Meter, Percentiles, histogram, record};
+use super::{event_bytes, from_1_to};
 use crate::failure::Failure;
 use crate::open_args::OpenArgs;
 use crate::output::{Output, whisper};
@@ -24,6 +23,7 @@ const EXAMPLES: &str = "Examples:
   quipu bench append --log ./bench-log --batch 100 --in-flight 8 --seconds 30
   quipu bench append --log ./bench-log --writers 1 --in-flight 1 --batch 1
   quipu bench append --log ./bench-log --rate 50000 --json
+  quipu bench append --log ./bench-log --events 1000000 --aggregates 100000000 --ids v4
   quipu bench append --server 127.0.0.1:7440 --writers 8 --in-flight 4 --batch 100
 
 With --server each writer has a connection, all are driven by --threads threads, and processor time
@@ -68,16 +68,30 @@ pub(crate) struct Plan {
     /// How event ids are made.
     #[arg(long, value_enum, default_value_t = Ids::V7)]
     pub(crate) ids: Ids,
+    /// Leave correlation and causation ids out.
+    #[arg(long)]
+    pub(crate) unlinked: bool,
     /// How long.
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = from_1_to(1_000_000))]
     pub(crate) seconds: u64,
+    /// Stop after so many events, if there is time for them.
+    #[arg(long, value_name = "N", value_parser = from_1_to(100_000_000_000))]
+    pub(crate) events: Option<u64>,
     /// Offer so many events a second, whether the log keeps up or not. Default: all it takes.
     #[arg(long, value_name = "R", value_parser = from_1_to(1_000_000_000))]
     pub(crate) rate: Option<u64>,
 }
 
-fn event_bytes() -> RangedU64ValueParser {
-    RangedU64ValueParser::new().range(EVENT_BYTES_MIN..=EVENT_BYTES_MAX)
+impl Plan {
+    fn kind(&self) -> Kind {
+        let event_bytes = usize::try_from(self.event_bytes).unwrap_or(usize::MAX);
+        Kind { ids: self.ids, event_bytes, is_linked: !self.unlinked }
+    }
+
+    /// How many events the writer of this number appends.
+    fn share_of_events(&self, writer: u64) -> u64 {
+        self.events.map_or(u64::MAX, |events| (events + writer) / self.writers)
+    }
 }
 
 /// Appends, and prints what was measured.
@@ -135,6 +149,8 @@ struct Writer<'a> {
     session: &'a Session,
     events: Events<'a>,
     batch: u64,
+    /// Events that are still to be appended.
+    left: u64,
     in_flight_max: usize,
     schedule: Option<Schedule>,
     stop_at: Duration,
@@ -155,8 +171,9 @@ impl<'a> Writer<'a> {
         let started = now();
         Self {
             session,
-            events: Events::new(text, plan.ids, size(plan.event_bytes), aggregates),
+            events: Events::new(text, plan.kind(), aggregates),
             batch: plan.batch,
+            left: plan.share_of_events(number),
             in_flight_max: size(plan.in_flight),
             schedule: plan.rate.map(|rate| Schedule::new(plan, rate, number, started)),
             stop_at: started + Duration::from_secs(plan.seconds),
@@ -166,7 +183,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn run(mut self) -> Result<Tally, AppendError> {
-        while now() < self.stop_at {
+        while now() < self.stop_at && self.left > 0 {
             let due = self.schedule.as_ref().map(|schedule| schedule.next.min(self.stop_at));
             if self.in_flight.len() >= self.in_flight_max {
                 self.wait().await?;
@@ -183,7 +200,9 @@ impl<'a> Writer<'a> {
     }
 
     fn submit(&mut self) {
-        let append = self.events.append(self.batch);
+        let events = self.batch.min(self.left);
+        self.left -= events;
+        let append = self.events.append(events);
         let intended = self.schedule.as_mut().map_or_else(now, Schedule::take);
         let store = self.session.store();
         let answer = async move { (intended, store.append(append).await) };

@@ -50,30 +50,35 @@ impl RandomText {
     }
 }
 
+/// What made-up events are like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// How their ids are made.
+    pub(crate) ids: Ids,
+    /// Bytes of payload.
+    pub(crate) event_bytes: usize,
+    /// Whether they have correlation and causation ids.
+    pub(crate) is_linked: bool,
+}
+
 /// Makes the appends of one writer, which alone writes to its aggregates.
 pub(crate) struct Events<'a> {
     text: &'a RandomText,
     random: Random,
-    ids: Ids,
-    event_bytes: usize,
+    kind: Kind,
     /// Aggregate ids follow from this, so that a million of them take no memory.
     seed: u64,
-    versions: Vec<u64>,
+    versions: Vec<u32>,
     cause: String,
 }
 
 impl<'a> Events<'a> {
-    /// Events with payloads of `event_bytes` for this many aggregates.
-    pub(crate) fn new(
-        text: &'a RandomText,
-        ids: Ids,
-        event_bytes: usize,
-        aggregates: usize,
-    ) -> Self {
+    /// Events of this kind for this many aggregates.
+    pub(crate) fn new(text: &'a RandomText, kind: Kind, aggregates: usize) -> Self {
         let mut random = Random::from_entropy();
         let seed = random.number();
         let versions = vec![0; aggregates];
-        Self { text, random, ids, event_bytes, seed, versions, cause: String::new() }
+        Self { text, random, kind, seed, versions, cause: String::new() }
     }
 
     /// The next append: so many events of one aggregate, at exactly the version it is at.
@@ -82,8 +87,8 @@ impl<'a> Events<'a> {
         let aggregate_id = Random::from_seed(self.seed.wrapping_add(chosen)).uuid().to_string();
         let key = AggregateKey::new("Bench", aggregate_id);
         let at = usize::try_from(chosen).unwrap_or(0);
-        let before = ExpectedVersion::Exact(Version(self.versions[at]));
-        self.versions[at] += events;
+        let before = ExpectedVersion::Exact(Version(self.versions[at].into()));
+        self.versions[at] += u32::try_from(events).unwrap_or(u32::MAX);
         let correlation = self.random.uuid().to_string();
         let events = (0..events).map(|_| self.event(&key, &correlation)).collect();
         Append { events, expectations: vec![(key, before)] }
@@ -92,20 +97,22 @@ impl<'a> Events<'a> {
     fn event(&mut self, key: &AggregateKey, correlation: &str) -> NewEvent {
         let now = System.now();
         let id = self.id(now.as_micros());
-        let mut payload = Vec::with_capacity(self.event_bytes);
+        let mut payload = Vec::with_capacity(self.kind.event_bytes);
         payload.extend_from_slice(PREFIX);
-        let text_bytes = self.event_bytes - PREFIX.len() - SUFFIX.len();
+        let text_bytes = self.kind.event_bytes - PREFIX.len() - SUFFIX.len();
         payload.extend_from_slice(self.text.cut(&mut self.random, text_bytes));
         payload.extend_from_slice(SUFFIX);
         let mut event = NewEvent::json(id, key.clone(), "Measured", now, payload);
-        correlation.clone_into(&mut event.metadata.correlation_id);
-        event.metadata.causation_id = std::mem::replace(&mut self.cause, id.to_string());
+        if self.kind.is_linked {
+            correlation.clone_into(&mut event.metadata.correlation_id);
+            event.metadata.causation_id = std::mem::replace(&mut self.cause, id.to_string());
+        }
         event
     }
 
     fn id(&mut self, now_us: i64) -> Uuid {
         let random = self.random.bytes();
-        match self.ids {
+        match self.kind.ids {
             Ids::V4 => Uuid::from_bytes(version_4(random)),
             Ids::V7 => Uuid::from_bytes(version_7(random, now_us)),
         }
@@ -144,13 +151,15 @@ mod tests {
     fn made_up_events_are_valid_and_their_versions_follow_one_another() {
         let text = RandomText::new(&mut Random::from_seed(1), 1_024);
         for ids in [Ids::V4, Ids::V7] {
-            let mut events = Events::new(&text, ids, 1_024, 1);
+            let is_linked = ids == Ids::V4;
+            let mut events = Events::new(&text, Kind { ids, event_bytes: 1_024, is_linked }, 1);
             for round in 0..3 {
                 let append = events.append(10);
                 assert_eq!(append.expectations[0].1, ExpectedVersion::Exact(Version(round * 10)));
                 for event in &append.events {
                     assert_eq!(event.check(&Limits::default()), Ok(()));
                     assert_eq!(event.payload.len(), 1_024);
+                    assert_eq!(event.metadata.correlation_id.is_empty(), !is_linked);
                     assert_eq!(
                         event.event_id.get_version_num(),
                         if ids == Ids::V4 { 4 } else { 7 }

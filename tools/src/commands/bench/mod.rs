@@ -38,8 +38,13 @@ enum What {
     Replicate(replicate::Args),
     /// The way to a server and back, without a log.
     Echo(echo::Args),
-    /// Opening a log that was closed in order.
+    /// Opening a log, after a stop in order and after a kill.
     Open(open::Args),
+}
+
+/// Payloads that made-up events can have.
+fn event_bytes() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(events::EVENT_BYTES_MIN..=events::EVENT_BYTES_MAX)
 }
 
 /// Option values from 1 to `most`.

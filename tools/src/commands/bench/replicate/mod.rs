@@ -16,7 +16,7 @@ use quipu_replicator::{
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::events::{EVENT_BYTES_MAX, EVENT_BYTES_MIN, Events, Ids, RandomText};
+use super::events::{EVENT_BYTES_MAX, EVENT_BYTES_MIN, Events, Ids, Kind, RandomText};
 use super::from_1_to;
 use super::measures::round;
 use crate::commands::replicate::runtime;
@@ -228,8 +228,9 @@ impl Drop for TemporaryLog {
 
 fn fill(args: &Args, log: &Embedded, events: u64) -> Result<(), Failure> {
     let text = RandomText::new(&mut Random::from_entropy(), args.event_bytes);
-    let bytes = usize::try_from(args.event_bytes).unwrap_or(usize::MAX);
-    let mut source = Events::new(&text, Ids::V7, bytes, 10_000);
+    let event_bytes = usize::try_from(args.event_bytes).unwrap_or(usize::MAX);
+    let kind = Kind { ids: Ids::V7, event_bytes, is_linked: true };
+    let mut source = Events::new(&text, kind, 10_000);
     let mut left = events;
     while left > 0 {
         let count = left.min(APPEND_EVENTS);
