@@ -32,31 +32,34 @@ fn log() -> Arc<Embedded> {
 
 /// Counts, and says when all are there.
 struct Counter {
-    seen: AtomicU64,
+    left: AtomicU64,
     done: Sender<()>,
 }
 
 impl Counter {
     fn count(&self) -> Result<(), HandlerError> {
-        if self.seen.fetch_add(1, Ordering::Relaxed) + 1 == EVENTS {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.done.send(()).map_err(HandlerError::because)?;
         }
         Ok(())
     }
 }
 
-/// All events through a handler of a new bus.
-fn dispatch(log: &Arc<Embedded>, round: u64, is_async: bool) {
+/// All events through each of so many handlers of a new bus.
+fn dispatch(log: &Arc<Embedded>, round: u64, handlers: u64, is_async: bool) {
     let (done, all) = channel();
-    let counter = Counter { seen: AtomicU64::new(0), done };
+    let counter = Arc::new(Counter { left: AtomicU64::new(EVENTS * handlers), done });
     block_on(async {
         let bus = EventBus::open(log.clone(), BusOptions::named(format!("bench {round}"))).await?;
-        let handler = Handler::new("counter").of_type("CallCompleted");
-        if is_async {
-            let code = move |_: Delivery| ready(counter.count());
-            bus.subscribe_async(handler, code).await?;
-        } else {
-            bus.subscribe(handler, move |_: &Delivery| counter.count()).await?;
+        for number in 0..handlers {
+            let counter = Arc::clone(&counter);
+            let handler = Handler::new(format!("counter {number}")).of_type("CallCompleted");
+            if is_async {
+                let code = move |_: Delivery| ready(counter.count());
+                bus.subscribe_async(handler, code).await?;
+            } else {
+                bus.subscribe(handler, move |_: &Delivery| counter.count()).await?;
+            }
         }
         all.recv().expect("every event is handled");
         bus.stop().await
@@ -67,15 +70,18 @@ fn dispatch(log: &Arc<Embedded>, round: u64, is_async: bool) {
 fn bus(criterion: &mut Criterion) {
     let log = log();
     let mut group = criterion.benchmark_group("dispatch 100,000 events");
-    group.throughput(Throughput::Elements(EVENTS)).sample_size(10);
+    group.sample_size(10);
     let mut round = 0;
-    for (name, is_async) in [("in order", false), ("concurrently", true)] {
-        group.bench_function(name, |bench| {
-            bench.iter(|| {
-                round += 1;
-                dispatch(&log, round, is_async);
+    for (handlers, to) in [(1, "a handler"), (100, "100 handlers")] {
+        group.throughput(Throughput::Elements(EVENTS * handlers));
+        for (how, is_async) in [("in order", false), ("concurrently", true)] {
+            group.bench_function(format!("to {to}, {how}"), |bench| {
+                bench.iter(|| {
+                    round += 1;
+                    dispatch(&log, round, handlers, is_async);
+                });
             });
-        });
+        }
     }
     group.finish();
 }

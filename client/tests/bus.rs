@@ -6,7 +6,7 @@ mod bus_support;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus_support::*;
@@ -126,6 +126,39 @@ fn concurrent_handlers_keep_the_order_of_each_aggregate() {
 }
 
 #[test]
+fn a_call_that_waits_holds_up_nothing_but_its_aggregate() {
+    block_on(async {
+        let log = Log::new();
+        log.fill(400, 100).await;
+        let bus = log.bus().await;
+        let (book, gate) = (Book::default(), Arc::new(Gate::default()));
+        let code = {
+            let (book, gate) = (book.clone(), Arc::clone(&gate));
+            move |delivery: Delivery| {
+                let (book, gate) = (book.clone(), Arc::clone(&gate));
+                async move {
+                    if delivery.record().aggregate_id() == "7" {
+                        gate.opened().await;
+                    }
+                    book.write(&delivery);
+                    Ok(())
+                }
+            }
+        };
+        bus.subscribe_async(Handler::new("async").concurrency(2), code).await.unwrap();
+        let heard = book.filled(396).await;
+        assert!(heard.iter().all(|heard| heard.id != "7"));
+        until(async || metrics(&bus, "async").await.queue == 4).await;
+        assert_eq!(metrics(&bus, "async").await.position, Position(7), "just before the first");
+        gate.open();
+        let heard = book.filled(400).await;
+        let waited: Vec<u64> = heard[396..].iter().map(|heard| heard.position).collect();
+        assert_eq!(waited, [8, 108, 208, 308]);
+        bus.stop().await.unwrap();
+    });
+}
+
+#[test]
 fn what_was_handled_and_not_saved_when_it_was_killed_comes_again_and_nothing_is_skipped() {
     block_on(async {
         let log = Log::new();
@@ -202,17 +235,22 @@ fn a_bus_restarted_in_the_middle_of_100_000_events_adds_up_to_a_fold_of_the_log(
     });
 }
 
+/// Every event of the log, to each of them; half of them have a lane for each aggregate.
 #[test]
 fn one_hundred_handlers_on_100_000_events_all_get_there_with_bounded_queues() {
     const EVENTS: u64 = 100_000;
+    const WINDOW: usize = 200;
+    const WINDOW_BYTES: usize = 32 * 1024;
+    const EVENT_BYTES_MAX: usize = 1_024;
     block_on(async {
         let log = Log::new();
         log.fill(EVENTS, 1_000).await;
         let bus = log.bus().await;
-        let counts: Vec<_> = (0..100).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+        let counts: Vec<_> = (0..100).map(|_| Arc::new(AtomicU64::new(0))).collect();
         for (number, count) in counts.iter().enumerate() {
             let count = Arc::clone(count);
-            let handler = Handler::new(format!("handler {number}")).window(200);
+            let handler = Handler::new(format!("handler {number}")).window(WINDOW);
+            let handler = handler.window_bytes(WINDOW_BYTES);
             if number % 2 == 0 {
                 let code = move |_: &Delivery| {
                     count.fetch_add(1, Ordering::Relaxed);
@@ -227,20 +265,62 @@ fn one_hundred_handlers_on_100_000_events_all_get_there_with_bounded_queues() {
                 bus.subscribe_async(handler, code).await.unwrap();
             }
         }
-        let (mut looks, mut furthest_apart) = (0_u32, 0);
-        let total = |count: &Arc<AtomicUsize>| count.load(Ordering::Relaxed) as u64;
+        let mut last_when_the_first_was_done = None;
         until(async || {
             let metrics = bus.metrics().await.unwrap();
-            assert!(metrics.values().all(|it| it.queue <= 200), "the window bounds each");
-            let all: Vec<u64> = counts.iter().map(total).collect();
-            let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
-            furthest_apart = furthest_apart.max(most - least);
-            looks += 1;
-            *least == EVENTS
+            assert!(metrics.values().all(|it| it.queue <= WINDOW), "the window bounds each");
+            let bytes_max = WINDOW_BYTES + EVENT_BYTES_MAX;
+            assert!(metrics.values().all(|it| it.queue_bytes <= bytes_max), "in bytes, too");
+            let all = counts.iter().map(|count| count.load(Ordering::Relaxed));
+            let (least, most) = (all.clone().min().unwrap(), all.max().unwrap());
+            if most == EVENTS {
+                last_when_the_first_was_done.get_or_insert(least);
+            }
+            least == EVENTS
         })
         .await;
-        assert!(looks > 1, "it was looked at while they worked");
-        assert!(counts.iter().all(|count| total(count) == EVENTS), "each once");
+        let last = last_when_the_first_was_done.unwrap();
+        assert!(last > EVENTS / 10, "one was at {last} when another had all: it starved");
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == EVENTS), "each once");
+        bus.stop().await.unwrap();
+    });
+}
+
+/// Large events: it is their bytes that bound what a handler has in hand.
+#[test]
+fn a_window_is_bounded_in_bytes_and_holds_at_least_one_event() {
+    const PAYLOAD: usize = 100_000;
+    block_on(async {
+        let log = Log::new();
+        let large = || {
+            let payload = format!("\"{}\"", "x".repeat(PAYLOAD));
+            log.store.new_event(AggregateKey::new("Call", "a"), "Begun", payload)
+        };
+        log.store.append(Append::any((0..20).map(|_| large()).collect())).await.unwrap();
+        let bus = log.bus().await;
+        let book = Book::default();
+        let gate = Arc::new(Gate::default());
+        for (name, bytes) in [("some", 3 * PAYLOAD), ("one", 1)] {
+            let (book, gate) = (book.clone(), Arc::clone(&gate));
+            let code = move |delivery: Delivery| {
+                let (book, gate) = (book.clone(), Arc::clone(&gate));
+                async move {
+                    gate.opened().await;
+                    book.write(&delivery);
+                    Ok(())
+                }
+            };
+            bus.subscribe_async(Handler::new(name).window_bytes(bytes), code).await.unwrap();
+        }
+        for (name, events) in [("some", 3), ("one", 1)] {
+            until(async || metrics(&bus, name).await.queue > 0).await;
+            let held = metrics(&bus, name).await;
+            assert_eq!(held.queue, events, "{name}");
+            assert!(held.queue_bytes > events * PAYLOAD, "{name}: {held:?}");
+        }
+        gate.open();
+        book.filled(40).await;
+        until(async || metrics(&bus, "some").await.queue_bytes == 0).await;
         bus.stop().await.unwrap();
     });
 }

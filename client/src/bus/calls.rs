@@ -1,13 +1,13 @@
 //! Calls of a host's code, which may fail, panic, take too long, or never come back.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Either, poll_fn, select};
+use futures::future::{BoxFuture, CatchUnwind, Either, poll_fn, select};
 use futures_timer::Delay;
 use parking_lot::Mutex;
 
@@ -17,7 +17,13 @@ use super::metrics::Meter;
 use super::stop::Stop;
 use super::workers::{Stuck, Workers};
 
+/// How long a call goes on with another event, at most: then others have their turn.
+const TURN: Duration = Duration::from_millis(1);
+
 type Handled = Result<(), HandlerError>;
+/// What the code answered, or what it panicked with.
+type Caught = Result<Handled, Box<dyn std::any::Any + Send>>;
+type Calling = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, Handled>>>;
 
 /// A host's code.
 #[derive(Clone)]
@@ -26,11 +32,27 @@ pub(super) enum Code {
     Async(Arc<dyn Fn(Delivery) -> BoxFuture<'static, Handled> + Send + Sync>),
 }
 
+enum Called {
+    Came(Caught),
+    Waits(Calling),
+}
+
 impl Code {
-    async fn call(&self, delivery: &Delivery) -> Handled {
+    /// Calls it, as far as it comes without waiting.
+    fn call(&self, delivery: &Delivery) -> Called {
         match self {
-            Self::Sync(code) => code(delivery),
-            Self::Async(code) => code(delivery.clone()).await,
+            Self::Sync(code) => Called::Came(catch_unwind(AssertUnwindSafe(|| code(delivery)))),
+            Self::Async(code) => {
+                let begun = catch_unwind(AssertUnwindSafe(|| code(delivery.clone())));
+                let mut future = match begun {
+                    Ok(future) => AssertUnwindSafe(future).catch_unwind(),
+                    Err(panic) => return Called::Came(Err(panic)),
+                };
+                match (&mut future).now_or_never() {
+                    Some(caught) => Called::Came(caught),
+                    None => Called::Waits(future),
+                }
+            }
         }
     }
 }
@@ -51,10 +73,27 @@ pub(super) enum Failure {
     Hangs(Duration),
 }
 
-/// What came of a batch: how many were handled, and why the next one was not.
+/// What came of a batch: how many were handled, and why it ended there.
 pub(super) struct Attempted {
     pub(super) handled: usize,
-    pub(super) failure: Option<Failure>,
+    pub(super) end: End,
+}
+
+/// Why a batch ended.
+pub(super) enum End {
+    /// All of it is handled, or it has had its turn, or the handler stops.
+    Over,
+    /// The next one failed.
+    Failed(Failure),
+    /// The next one waits for something; those behind it need not.
+    Waits(Waiting),
+}
+
+/// A call that waits for something.
+pub(super) struct Waiting {
+    delivery: Delivery,
+    future: Calling,
+    since: Instant,
 }
 
 /// Calls of one handler.
@@ -69,12 +108,37 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Hands out a batch, one event after the other, up to the first that fails. Each may take as
-    /// long as the time-out; one that takes longer is given up, whether it comes back or not.
+    /// Hands out a batch, one event after the other, up to the first that fails or has to wait.
+    /// Each may take as long as the time-out; one that takes longer is given up, whether it comes
+    /// back or not.
     pub(super) async fn attempt(self, batch: Vec<Delivery>) -> Attempted {
-        let Self { code, workers, timeout, meter, stop } = self;
-        let pulse = Arc::new(Pulse::default());
-        let run = hand_out(code, batch, Arc::clone(&pulse), meter, stop);
+        let pulse = Arc::<Pulse>::default();
+        let run = self.clone().hand_out(batch, Arc::clone(&pulse));
+        self.watch(run, pulse).await
+    }
+
+    /// Goes on with what waits.
+    pub(super) async fn go_on(self, waiting: Waiting) -> Attempted {
+        let pulse = Arc::<Pulse>::default();
+        pulse.0.lock().current = Some((0, waiting.since));
+        let (calls, beat) = (self.clone(), Arc::clone(&pulse));
+        let run = async move {
+            let caught = waiting.future.await;
+            match calls.took(&waiting.delivery, caught, &beat) {
+                None => Attempted { handled: 1, end: End::Over },
+                Some(failure) => Attempted { handled: 0, end: End::Failed(failure) },
+            }
+        };
+        self.watch(run, pulse).await
+    }
+
+    /// Runs it on the handler's threads, and sees to the time-out.
+    async fn watch(
+        self,
+        run: impl Future<Output = Attempted> + Send + 'static,
+        pulse: Arc<Pulse>,
+    ) -> Attempted {
+        let Self { workers, timeout, .. } = self;
         let mut task = workers.spawn(watched(run, Arc::clone(&pulse)));
         loop {
             let late = Delay::new(pulse.left(timeout));
@@ -84,38 +148,49 @@ impl Calls {
                     if let Some(handled) = pulse.give_up(timeout, &workers) {
                         let hangs = pulse.hangs();
                         let failure = if hangs { Failure::Hangs } else { Failure::TimedOut };
-                        return Attempted { handled, failure: Some(failure(timeout)) };
+                        return Attempted { handled, end: End::Failed(failure(timeout)) };
                     }
                 }
             }
         }
     }
-}
 
-async fn hand_out(
-    code: Code,
-    batch: Vec<Delivery>,
-    pulse: Arc<Pulse>,
-    meter: Arc<Meter>,
-    stop: Arc<Stop>,
-) -> Attempted {
-    for (handled, delivery) in batch.iter().enumerate() {
-        if stop.is_set() || !pulse.begin(handled) {
-            return Attempted { handled, failure: None };
-        }
-        let called = AssertUnwindSafe(code.call(delivery)).catch_unwind().await;
-        let failure = match called {
-            Ok(Ok(())) => {
-                meter.handled(delivery.record().event_type(), pulse.elapsed());
-                continue;
+    async fn hand_out(self, batch: Vec<Delivery>, pulse: Arc<Pulse>) -> Attempted {
+        let (began, events) = (now(), batch.len());
+        for (handled, delivery) in batch.into_iter().enumerate() {
+            let is_over = handled > 0 && began.elapsed() > TURN;
+            if is_over || self.stop.is_set() || !pulse.begin(handled) {
+                return Attempted { handled, end: End::Over };
             }
-            Ok(Err(HandlerError::Failed(reason))) => Failure::Failed(reason),
-            Ok(Err(HandlerError::Unreadable(error))) => Failure::Unreadable(error.to_string()),
-            Err(panic) => Failure::Panicked(words_of(&*panic)),
-        };
-        return Attempted { handled, failure: Some(failure) };
+            let caught = match self.code.call(&delivery) {
+                Called::Came(caught) => caught,
+                Called::Waits(future) if handled + 1 == events => future.await,
+                Called::Waits(future) => {
+                    let waiting = Waiting { delivery, future, since: pulse.since() };
+                    return Attempted { handled, end: End::Waits(waiting) };
+                }
+            };
+            if let Some(failure) = self.took(&delivery, caught, &pulse) {
+                return Attempted { handled, end: End::Failed(failure) };
+            }
+        }
+        Attempted { handled: events, end: End::Over }
     }
-    Attempted { handled: batch.len(), failure: None }
+
+    /// Counts what was handled; else says why it was not.
+    fn took(&self, delivery: &Delivery, caught: Caught, pulse: &Pulse) -> Option<Failure> {
+        match caught {
+            Ok(Ok(())) => {
+                self.meter.handled(delivery.record().event_type(), pulse.elapsed());
+                None
+            }
+            Ok(Err(HandlerError::Failed(reason))) => Some(Failure::Failed(reason)),
+            Ok(Err(HandlerError::Unreadable(error))) => {
+                Some(Failure::Unreadable(error.to_string()))
+            }
+            Err(panic) => Some(Failure::Panicked(words_of(&*panic))),
+        }
+    }
 }
 
 fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
@@ -162,6 +237,11 @@ impl Pulse {
             beat.current = Some((index, now()));
         }
         !beat.is_given_up
+    }
+
+    /// When the event under way began.
+    fn since(&self) -> Instant {
+        self.0.lock().current.map_or_else(now, |(_, since)| since)
     }
 
     fn elapsed(&self) -> Duration {

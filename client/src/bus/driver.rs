@@ -1,6 +1,5 @@
 //! One handler at work: pulls events, hands them out in their lanes, and sees to those that fail.
 
-use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,28 +10,29 @@ use futures::future::{BoxFuture, poll_fn};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use futures_timer::Delay;
-use quipu_types::{AppendError, Position, ReadError};
+use quipu_types::Position;
 
-use super::calls::{Attempted, Calls, Code, Failure};
+use super::calls::{Attempted, Calls, Code, End, Failure};
 use super::clock::now;
 use super::handler::Unreadable;
+use super::in_hand::InHand;
 use super::lanes::{Cause, Lanes, Work};
 use super::metrics::HandlerStatus;
 use super::note::Note;
 use super::parked::ParkedEvent;
 use super::shared::{AskedReplay, BusShared, HandlerShared, record_at};
 use super::source::{Pulled, Source};
+use super::step::{Step, noted};
 
-/// Events handed out at once to one lane, at most.
+/// Events handed out at once, at most.
 const BATCH_MAX: usize = 256;
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// One handler at work.
 ///
 /// Invariants:
 /// 1. Everything up to the place that is reported is handled, parked or skipped, or is none of this
-///    handler's events: the place stays before the first of `live`.
+///    handler's events: the place stays before the first in hand of what came up.
 /// 2. A lane that waits (for a call, a pause, a note) is busy, so what is behind waits too.
 /// 3. What came up and a part of the past are never in hand at the same time.
 pub(super) struct Driver {
@@ -41,15 +41,15 @@ pub(super) struct Driver {
     calls: Calls,
     /// How many calls there may be at once.
     slots: usize,
+    /// Events handed out at once: as many as the last call could take without waiting, and more.
+    reach: usize,
     source: Source,
     lanes: Lanes,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
     /// Calls under way, and notes under way: these are waited for when the handler stops.
     calling: usize,
     noting: usize,
-    /// In hand, of what came up and of the past.
-    live: BTreeSet<Position>,
-    replayed: BTreeSet<Position>,
+    in_hand: InHand,
     /// Pulled up to here.
     seen: Position,
     has_handled: bool,
@@ -63,33 +63,6 @@ struct ReplayProgress {
     events: u64,
     is_over: bool,
     noted_at: Instant,
-}
-
-/// What has come of something that was waited for.
-enum Step {
-    Attempted {
-        lane: u64,
-        works: Vec<Work>,
-        attempted: Attempted,
-    },
-    /// It is time for another attempt.
-    Due {
-        lane: u64,
-        work: Work,
-    },
-    /// A note about an event is stored, or is not because the handler stops.
-    Noted {
-        lane: u64,
-        work: Work,
-        stored: Result<bool, AppendError>,
-    },
-    /// A note about a replay.
-    ReplayNoted {
-        is_end: bool,
-        stored: Result<bool, AppendError>,
-    },
-    /// Parked events that are to be handled again.
-    Loaded(Result<Vec<Work>, ReadError>),
 }
 
 impl Driver {
@@ -107,13 +80,13 @@ impl Driver {
             handler,
             calls,
             slots,
+            reach: BATCH_MAX,
             source,
             lanes: Lanes::new(is_async),
             steps: FuturesUnordered::new(),
             calling: 0,
             noting: 0,
-            live: BTreeSet::new(),
-            replayed: BTreeSet::new(),
+            in_hand: InHand::default(),
             seen,
             has_handled: false,
             replay: None,
@@ -181,11 +154,12 @@ impl Driver {
         let waits_for_replay =
             self.replay.is_none() && !self.handler.notes.lock().replays.is_empty();
         let is_over = self.replay.as_ref().is_some_and(|replay| replay.is_over);
-        let in_hand = self.live.len() + self.replayed.len();
+        let settings = &self.handler.settings;
         !self.is_stopping()
             && !waits_for_replay
             && !is_over
-            && in_hand < self.handler.settings.window
+            && self.in_hand.events() < settings.window
+            && self.in_hand.bytes() < settings.window_bytes
     }
 
     fn accept(&mut self, pulled: Pulled) {
@@ -197,7 +171,7 @@ impl Driver {
                 self.seen = record.position();
                 // Parked before the place was saved: it came a second time.
                 if self.handler.notes.lock().parked.get(self.seen).is_none() {
-                    self.live.insert(self.seen);
+                    self.in_hand.take_live(&record);
                     self.lanes.push(Work::new(record, Cause::Live));
                 }
             }
@@ -206,7 +180,7 @@ impl Driver {
                 if let Some(replay) = &mut self.replay {
                     replay.seen = record.position();
                 }
-                self.replayed.insert(record.position());
+                self.in_hand.take_replayed(&record);
                 self.lanes.push(Work::new(record, Cause::Replay));
             }
             Pulled::ReplayOver => {
@@ -226,20 +200,41 @@ impl Driver {
     }
 
     fn report(&mut self) {
-        let before_first = self.live.first().map(|first| first.previous());
+        let before_first = self.in_hand.first_live().map(Position::previous);
         let handled = std::mem::take(&mut self.has_handled);
-        let in_hand = self.live.len() + self.replayed.len();
-        self.handler.progressed(before_first.unwrap_or(self.seen), handled, in_hand);
+        self.handler.progressed(before_first.unwrap_or(self.seen), handled, &self.in_hand);
     }
 
     fn start_calls(&mut self) {
         while !self.is_stopping() && self.calling < self.slots {
-            let Some(lane) = self.lanes.take() else { return };
-            self.start_call(lane);
+            let works = self.gather();
+            if works.is_empty() {
+                return;
+            }
+            let attempt = self.calls.clone().attempt(works.iter().map(Work::delivery).collect());
+            self.call(works, attempt);
         }
     }
 
-    fn start_call(&mut self, lane: u64) {
+    fn call(&mut self, works: Vec<Work>, call: impl Future<Output = Attempted> + Send + 'static) {
+        self.calling += 1;
+        self.steps.push(call.map(|attempted| Step::Attempted { works, attempted }).boxed());
+    }
+
+    /// What is handed out next, of as many lanes as are one thread's share.
+    fn gather(&mut self) -> Vec<Work> {
+        let mut lanes = self.lanes.ready().div_ceil(self.handler.settings.threads);
+        let mut works = Vec::new();
+        while works.is_empty() || (lanes > 0 && works.len() < self.reach) {
+            let Some(lane) = self.lanes.take() else { break };
+            lanes = lanes.saturating_sub(1);
+            self.gather_from(lane, &mut works);
+        }
+        works
+    }
+
+    /// Takes what a lane has, up to what has to be seen to by itself.
+    fn gather_from(&mut self, lane: u64, works: &mut Vec<Work>) {
         let settings = &self.handler.settings;
         let notes = self.handler.notes.lock();
         let ahead = |work: &Work| {
@@ -249,21 +244,22 @@ impl Driver {
             }
             notes.parked.ahead_of(&work.record.aggregate(), work.record.position())
         };
-        let works = self.lanes.batch(lane, |batch, work| {
+        let room = self.reach.saturating_sub(works.len()).max(1);
+        let taken = self.lanes.batch(lane, |batch, work| {
             // What is parked now is noted when it is handled: one at a time.
             let is_parked = |work: &Work| notes.parked.get(work.record.position()).is_some();
             let joins = |first: &Work| {
                 first.failed + work.failed == 0 && !is_parked(first) && !is_parked(work)
             };
-            batch.len() < BATCH_MAX && batch.first().is_none_or(joins) && ahead(work).is_none()
+            batch.len() < room && batch.first().is_none_or(joins) && ahead(work).is_none()
         });
-        let Some(first) = works.first() else {
+        let Some(first) = taken.first() else {
             let behind = self.lanes.batch(lane, |batch, _| batch.is_empty()).pop();
             let behind = behind.and_then(|work| Some((ahead(&work)?, work)));
             drop(notes);
             return match behind {
                 Some((ahead, work)) => {
-                    self.park(lane, work, &format!("behind position {ahead}, which is parked"));
+                    self.park(work, &format!("behind position {ahead}, which is parked"));
                 }
                 None => self.lanes.free(lane),
             };
@@ -275,33 +271,26 @@ impl Driver {
             // Dropped, or handled, since somebody asked.
             return self.lanes.free(lane);
         }
-        if first.failed > 0 {
-            let event_type = first.record.event_type();
-            self.handler.meter.count(event_type, |counts| counts.retries += 1);
-        }
-        let batch = works.iter().map(Work::delivery).collect();
-        let attempt = self.calls.clone().attempt(batch);
-        self.calling += 1;
-        let step = attempt.map(move |attempted| Step::Attempted { lane, works, attempted });
-        self.steps.push(step.boxed());
+        works.extend(taken);
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Attempted { lane, works, attempted } => {
+            Step::Attempted { works, attempted } => {
                 self.calling -= 1;
-                self.attempted(lane, works, attempted);
+                self.attempted(works, attempted);
             }
-            Step::Due { lane, work } => {
-                self.lanes.give_back(lane, vec![work]);
+            Step::Due(work) => {
+                let lane = work.lane;
+                self.lanes.give_back(vec![work]);
                 self.lanes.free(lane);
             }
-            Step::Noted { lane, work, stored } => {
+            Step::Noted { work, stored } => {
                 self.noting -= 1;
                 match stored {
                     Ok(true) => {
                         self.settle(&work);
-                        self.lanes.free(lane);
+                        self.lanes.free(work.lane);
                     }
                     Ok(false) => {}
                     Err(error) => self.stop(format!("it cannot note what it did: {error}")),
@@ -326,35 +315,52 @@ impl Driver {
         }
     }
 
-    fn attempted(&mut self, lane: u64, mut works: Vec<Work>, attempted: Attempted) {
-        let mut left = works.split_off(attempted.handled.min(works.len()));
-        if let [work] = &works[..] {
-            let position = work.record.position();
+    fn attempted(&mut self, mut works: Vec<Work>, attempted: Attempted) {
+        let Attempted { handled, end } = attempted;
+        let mut left = works.split_off(handled.min(works.len()));
+        let next = (!matches!(end, End::Over) && !left.is_empty()).then(|| left.remove(0));
+        // What was handed out of a lane stands together.
+        let mut lanes: Vec<u64> = left.iter().map(|work| work.lane).collect();
+        let (stays, again) = (next.as_ref().map(|work| work.lane), lanes.first().copied());
+        self.lanes.give_back(left);
+        for work in works {
+            self.count_retry(&work);
+            let (lane, position) = (work.lane, work.record.position());
             if self.handler.notes.lock().parked.get(position).is_some() {
-                self.lanes.give_back(lane, left);
-                return self.note(lane, work.clone(), Note::ParkedHandled { position });
+                self.note(work, Note::ParkedHandled { position });
+            } else {
+                self.settle(&work);
+                lanes.extend(Some(lane).filter(|lane| Some(*lane) != again));
             }
         }
-        for work in &works {
-            self.settle(work);
+        lanes.dedup();
+        let is_free = |lane: &u64| Some(*lane) != stays;
+        lanes.into_iter().filter(is_free).for_each(|lane| self.lanes.free(lane));
+        match (end, next) {
+            (End::Failed(failure), Some(work)) => self.failed(work, &failure),
+            (End::Waits(waiting), Some(work)) => {
+                self.reach = 1;
+                let call = self.calls.clone().go_on(waiting);
+                self.call(vec![work], call);
+            }
+            _ => self.reach = (handled * 2).clamp(1, BATCH_MAX),
         }
-        let failed = attempted.failure.filter(|_| !left.is_empty());
-        let work = failed.is_some().then(|| left.remove(0));
-        self.lanes.give_back(lane, left);
-        match work.zip(failed) {
-            Some((work, failure)) => self.failed(lane, work, &failure),
-            None => self.lanes.free(lane),
+    }
+
+    fn count_retry(&self, work: &Work) {
+        if work.failed > 0 {
+            let event_type = work.record.event_type();
+            self.handler.meter.count(event_type, |counts| counts.retries += 1);
         }
     }
 
     /// The event needs nothing more.
     fn settle(&mut self, work: &Work) {
-        let position = work.record.position();
         match work.cause {
-            Cause::Live => self.has_handled |= self.live.remove(&position),
+            Cause::Live => self.has_handled |= self.in_hand.settle_live(&work.record),
             Cause::Parked { .. } => {}
             Cause::Replay => {
-                self.replayed.remove(&position);
+                self.in_hand.settle_replayed(&work.record);
                 if let Some(replay) = &mut self.replay {
                     replay.events += 1;
                 }
@@ -362,7 +368,8 @@ impl Driver {
         }
     }
 
-    fn failed(&mut self, lane: u64, mut work: Work, failure: &Failure) {
+    fn failed(&mut self, mut work: Work, failure: &Failure) {
+        self.count_retry(&work);
         let event_type = work.record.event_type().to_owned();
         self.handler.meter.count(&event_type, |counts| counts.errors += 1);
         work.failed += 1;
@@ -376,13 +383,13 @@ impl Driver {
             (Failure::Unreadable(_), Unreadable::Skip) => {
                 self.handler.meter.count(&event_type, |counts| counts.skipped += 1);
                 self.settle(&work);
-                return self.lanes.free(lane);
+                return self.lanes.free(work.lane);
             }
             (Failure::Unreadable(_), Unreadable::Park) => {}
             _ if matches!(work.cause, Cause::Parked { .. }) => {}
             _ => {
                 if let Some(pause) = self.handler.settings.backoff.pause_after(work.failed) {
-                    let due = Delay::new(pause).map(move |()| Step::Due { lane, work });
+                    let due = Delay::new(pause).map(move |()| Step::Due(work));
                     return self.steps.push(due.boxed());
                 }
             }
@@ -392,12 +399,12 @@ impl Driver {
             let comes_behind = |other: &Work| {
                 matches!(other.cause, Cause::Parked { .. }) && other.record.is_of(&key)
             };
-            self.lanes.remove(lane, comes_behind);
+            self.lanes.remove(work.lane, comes_behind);
         }
-        self.park(lane, work, &failure.to_string());
+        self.park(work, &failure.to_string());
     }
 
-    fn park(&mut self, lane: u64, work: Work, error: &str) {
+    fn park(&mut self, work: Work, error: &str) {
         let parked = self.handler.notes.lock().parked.len();
         let limit = self.handler.settings.parked_max;
         if parked >= limit && !matches!(work.cause, Cause::Parked { .. }) {
@@ -407,13 +414,13 @@ impl Driver {
         let event_type = work.record.event_type();
         self.handler.meter.count(event_type, |counts| counts.parked += 1);
         let note = Note::parked(&work.record, work.attempts(), error);
-        self.note(lane, work, note);
+        self.note(work, note);
     }
 
-    fn note(&mut self, lane: u64, work: Work, note: Note) {
+    fn note(&mut self, work: Work, note: Note) {
         self.noting += 1;
         let noting = noted(Arc::clone(&self.bus), Arc::clone(&self.handler), note);
-        self.steps.push(noting.map(move |stored| Step::Noted { lane, work, stored }).boxed());
+        self.steps.push(noting.map(move |stored| Step::Noted { work, stored }).boxed());
     }
 
     /// Parked events that somebody wants to be handled again are read, one after the other.
@@ -438,7 +445,7 @@ impl Driver {
 
     /// Begins the next replay that was asked for, once nothing else is in hand.
     fn begin_replay(&mut self) {
-        if self.replay.is_some() || !self.live.is_empty() || self.is_stopping() {
+        if self.replay.is_some() || self.in_hand.first_live().is_some() || self.is_stopping() {
             return;
         }
         let Some(asked) = self.handler.notes.lock().replays.front().cloned() else { return };
@@ -454,13 +461,13 @@ impl Driver {
     fn note_replay(&mut self) {
         let (Some(replay), Some(asked)) = (&mut self.replay, self.source.replay()) else { return };
         let (replay_id, events) = (asked.replay_id, replay.events);
-        let is_end = replay.is_over && self.replayed.is_empty();
+        let first = self.in_hand.first_replayed();
+        let is_end = replay.is_over && first.is_none();
         if self.noting > 0 || !(is_end || replay.noted_at.elapsed() >= PROGRESS_EVERY) {
             return;
         }
         replay.noted_at = now();
-        let before_first = self.replayed.first().map(|first| first.previous());
-        let position = before_first.unwrap_or(replay.seen);
+        let position = first.map_or(replay.seen, Position::previous);
         let note = if is_end {
             Note::ReplayEnded { replay_id, events }
         } else {
@@ -469,21 +476,5 @@ impl Driver {
         self.noting += 1;
         let noting = noted(Arc::clone(&self.bus), Arc::clone(&self.handler), note);
         self.steps.push(noting.map(move |stored| Step::ReplayNoted { is_end, stored }).boxed());
-    }
-}
-
-/// Stores a note, however long the log cannot; `false` if the handler stops before it could.
-async fn noted(
-    bus: Arc<BusShared>,
-    handler: Arc<HandlerShared>,
-    note: Note,
-) -> Result<bool, AppendError> {
-    loop {
-        match handler.note(&bus, note.clone()).await {
-            Ok(()) => return Ok(true),
-            Err(error) if !error.is_retryable() => return Err(error),
-            Err(_) if handler.stop.is_set() => return Ok(false),
-            Err(_) => Delay::new(RETRY_PAUSE).await,
-        }
     }
 }

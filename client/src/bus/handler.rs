@@ -14,6 +14,7 @@ const NAME_BYTES_MAX: usize = 100;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const CONCURRENCY: usize = 16;
 const WINDOW: usize = 1_000;
+const WINDOW_BYTES: usize = 8 << 20;
 const PARKED_MAX: usize = 10_000;
 
 /// Which events a handler hears of.
@@ -147,6 +148,7 @@ pub struct Handler {
     pub(super) concurrency: usize,
     pub(super) threads: usize,
     pub(super) window: usize,
+    pub(super) window_bytes: usize,
     pub(super) parked_max: usize,
 }
 
@@ -165,6 +167,7 @@ impl Handler {
             concurrency: CONCURRENCY,
             threads: 1,
             window: WINDOW,
+            window_bytes: WINDOW_BYTES,
             parked_max: PARKED_MAX,
         }
     }
@@ -229,6 +232,13 @@ impl Handler {
     #[must_use]
     pub fn window(self, window: usize) -> Self {
         Self { window: window.max(1), ..self }
+    }
+
+    /// How many bytes of events it may have in hand, as the log stores them; 8 MiB by default. The
+    /// event that passes it is the last one that it takes.
+    #[must_use]
+    pub fn window_bytes(self, window_bytes: usize) -> Self {
+        Self { window_bytes: window_bytes.max(1), ..self }
     }
 
     /// With so many parked events it stops, for it is broken, and would park the whole log; 10,000

@@ -22,6 +22,8 @@ pub(super) enum Cause {
 #[derive(Clone, Debug)]
 pub(super) struct Work {
     pub(super) record: Record,
+    /// Its lane, once it was put into one.
+    pub(super) lane: u64,
     /// Attempts that failed, since it is in hand.
     pub(super) failed: u32,
     pub(super) cause: Cause,
@@ -29,7 +31,7 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(record: Record, cause: Cause) -> Self {
-        Self { record, failed: 0, cause }
+        Self { record, lane: 0, failed: 0, cause }
     }
 
     pub(super) fn attempts(&self) -> u32 {
@@ -74,13 +76,18 @@ impl Lanes {
         self.by_aggregate.as_ref().map_or(0, |hasher| hasher.hash_one(key))
     }
 
-    pub(super) fn push(&mut self, work: Work) {
-        let id = self.lane_of(&work.record);
-        let lane = self.by_id.entry(id).or_default();
+    pub(super) fn push(&mut self, mut work: Work) {
+        work.lane = self.lane_of(&work.record);
+        let lane = self.by_id.entry(work.lane).or_default();
         if lane.queue.is_empty() && !lane.is_busy {
-            self.ready.push_back(id);
+            self.ready.push_back(work.lane);
         }
         lane.queue.push_back(work);
+    }
+
+    /// How many lanes have something to do, and are not busy.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// Takes a lane that has something to do; it is busy until it is freed.
@@ -106,10 +113,12 @@ impl Lanes {
         batch
     }
 
-    /// Puts events back to the front of a lane.
-    pub(super) fn give_back(&mut self, id: u64, works: Vec<Work>) {
-        if let Some(lane) = self.by_id.get_mut(&id) {
-            works.into_iter().rev().for_each(|work| lane.queue.push_front(work));
+    /// Puts events back to the front of their lanes.
+    pub(super) fn give_back(&mut self, works: Vec<Work>) {
+        for work in works.into_iter().rev() {
+            if let Some(lane) = self.by_id.get_mut(&work.lane) {
+                lane.queue.push_front(work);
+            }
         }
     }
 

@@ -56,6 +56,8 @@ pub struct HandlerMetrics {
     pub lag: u64,
     /// Events in hand.
     pub queue: usize,
+    /// Their bytes, as the log stores them.
+    pub queue_bytes: usize,
     /// Events that are parked now.
     pub parked: usize,
     /// What it did since the bus was opened.

@@ -14,6 +14,7 @@ mod delivery;
 mod driver;
 mod error;
 mod handler;
+mod in_hand;
 mod lanes;
 mod lease;
 mod metrics;
@@ -25,6 +26,7 @@ mod places;
 mod replay;
 mod shared;
 mod source;
+mod step;
 mod stop;
 mod workers;
 

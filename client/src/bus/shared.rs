@@ -12,6 +12,7 @@ use quipu_types::{
 
 use super::error::BusError;
 use super::handler::Handler;
+use super::in_hand::InHand;
 use super::metrics::{HandlerMetrics, HandlerStatus, Meter};
 use super::note::{Note, Noted, stream_of};
 use super::notes::ReplayState;
@@ -215,7 +216,9 @@ struct Progress {
     saved: Position,
     /// The place when something was handled last.
     handled: Position,
+    /// Events in hand, and their bytes.
     queue: usize,
+    queue_bytes: usize,
 }
 
 impl HandlerShared {
@@ -263,13 +266,13 @@ impl HandlerShared {
         self.stop.set();
     }
 
-    pub(super) fn progressed(&self, position: Position, handled: bool, queue: usize) {
+    pub(super) fn progressed(&self, position: Position, handled: bool, in_hand: &InHand) {
         let mut progress = self.progress.lock();
         progress.position = progress.position.max(position);
         if handled {
             progress.handled = progress.position;
         }
-        progress.queue = queue;
+        (progress.queue, progress.queue_bytes) = (in_hand.events(), in_hand.bytes());
     }
 
     pub(super) fn place(&self) -> Place {
@@ -288,9 +291,9 @@ impl HandlerShared {
     }
 
     pub(super) fn metrics(&self, end: Position) -> HandlerMetrics {
-        let (position, queue) = {
+        let (position, queue, queue_bytes) = {
             let progress = self.progress.lock();
-            (progress.position, progress.queue)
+            (progress.position, progress.queue, progress.queue_bytes)
         };
         HandlerMetrics {
             subject: self.settings.subject.clone(),
@@ -298,6 +301,7 @@ impl HandlerShared {
             position,
             lag: end.0.saturating_sub(position.0),
             queue,
+            queue_bytes,
             parked: self.notes.lock().parked.len(),
             event_types: self.meter.counts(),
         }

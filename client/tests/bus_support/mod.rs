@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use event_listener::Event;
@@ -126,6 +127,31 @@ impl Book {
         move |delivery| {
             book.write(delivery);
             Ok(())
+        }
+    }
+}
+
+/// What handlers can wait at.
+#[derive(Default)]
+pub(crate) struct Gate {
+    is_open: AtomicBool,
+    opened: Event,
+}
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+        self.opened.notify(usize::MAX);
+    }
+
+    /// Waits until it is open.
+    pub(crate) async fn opened(&self) {
+        loop {
+            let opened = self.opened.listen();
+            if self.is_open.load(Ordering::SeqCst) {
+                return;
+            }
+            opened.await;
         }
     }
 }

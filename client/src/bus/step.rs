@@ -1,0 +1,52 @@
+//! What a handler at work waits for, and what has come of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_timer::Delay;
+use quipu_types::{AppendError, ReadError};
+
+use super::calls::Attempted;
+use super::lanes::Work;
+use super::note::Note;
+use super::shared::{BusShared, HandlerShared};
+
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What has come of something that was waited for.
+pub(super) enum Step {
+    Attempted {
+        works: Vec<Work>,
+        attempted: Attempted,
+    },
+    /// It is time for another attempt.
+    Due(Work),
+    /// A note about an event is stored, or is not because the handler stops.
+    Noted {
+        work: Work,
+        stored: Result<bool, AppendError>,
+    },
+    /// A note about a replay.
+    ReplayNoted {
+        is_end: bool,
+        stored: Result<bool, AppendError>,
+    },
+    /// Parked events that are to be handled again.
+    Loaded(Result<Vec<Work>, ReadError>),
+}
+
+/// Stores a note, however long the log cannot; `false` if the handler stops before it could.
+pub(super) async fn noted(
+    bus: Arc<BusShared>,
+    handler: Arc<HandlerShared>,
+    note: Note,
+) -> Result<bool, AppendError> {
+    loop {
+        match handler.note(&bus, note.clone()).await {
+            Ok(()) => return Ok(true),
+            Err(error) if !error.is_retryable() => return Err(error),
+            Err(_) if handler.stop.is_set() => return Ok(false),
+            Err(_) => Delay::new(RETRY_PAUSE).await,
+        }
+    }
+}
