@@ -84,6 +84,8 @@ pub use event_type::{
     AggregateEvent, EncodedEvent, EventType, Upcaster, decode_event, encode_event,
 };
 pub use folded::{At, Folded};
+#[cfg(all(feature = "testing", feature = "embedded"))]
+pub use memory::MemoryStorage;
 #[cfg(feature = "embedded")]
 pub use options::Options;
 #[cfg(feature = "embedded")]

@@ -1,8 +1,9 @@
-//! A folder in memory, for the tests of hosts: what is under a log there instead of a disk.
+//! A folder in memory, for the tests of hosts and of the log: what is there instead of a disk.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,14 +12,45 @@ use quipu_engine::storage::{
     FileEntry, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
 };
 
-/// Files in memory, by their names.
-#[derive(Default)]
-pub(crate) struct MemoryStorage(Mutex<BTreeMap<String, Arc<MemoryFile>>>);
+/// A folder in memory. A clone is the same folder, [`Self::copy`] another one.
+#[derive(Clone, Default)]
+pub struct MemoryStorage(Arc<Mutex<BTreeMap<String, Arc<MemoryFile>>>>);
 
+/// Its content is shared with copies of the folder until one of them writes to it.
 #[derive(Default)]
-struct MemoryFile(Mutex<Vec<u8>>);
+struct MemoryFile {
+    content: Mutex<Arc<Vec<u8>>>,
+    bytes_read: AtomicU64,
+}
+
+impl MemoryFile {
+    fn new(content: Arc<Vec<u8>>) -> Arc<Self> {
+        Arc::new(Self { content: Mutex::new(content), bytes_read: AtomicU64::new(0) })
+    }
+
+    fn note_read(&self, bytes: usize) {
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
 
 impl MemoryStorage {
+    /// A folder with what is in this one now.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let share = |file: &Arc<MemoryFile>| MemoryFile::new(Arc::clone(&file.content.lock()));
+        let files = self.0.lock();
+        let copies = files.iter().map(|(name, file)| (name.clone(), share(file))).collect();
+        Self(Arc::new(Mutex::new(copies)))
+    }
+
+    /// How many bytes of a file have been read since it was written whole, or copied.
+    ///
+    /// # Errors
+    /// That there is no such file.
+    pub fn bytes_read(&self, name: &str) -> io::Result<u64> {
+        Ok(self.file(name)?.bytes_read.load(Ordering::Relaxed))
+    }
+
     fn file(&self, name: &str) -> io::Result<Arc<MemoryFile>> {
         let file = self.0.lock().get(name).cloned();
         file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
@@ -38,7 +70,7 @@ impl Storage for MemoryStorage {
         let files = self.0.lock();
         let entry = |(name, file): (&String, &Arc<MemoryFile>)| FileEntry {
             name: name.clone(),
-            bytes: file.0.lock().len() as u64,
+            bytes: file.content.lock().len() as u64,
         };
         Ok(files.iter().map(entry).collect())
     }
@@ -63,14 +95,15 @@ impl Storage for MemoryStorage {
 
     fn map(&self, name: &str) -> io::Result<Bytes> {
         let file = self.file(name)?;
-        let content = file.0.lock();
+        let content = file.content.lock();
         let mut aligned = zeroed_blocks(content.len());
         aligned.copy_from_slice(&content);
+        file.note_read(content.len());
         Ok(Bytes::from_owner(aligned))
     }
 
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let file = Arc::new(MemoryFile(Mutex::new(content.to_vec())));
+        let file = MemoryFile::new(Arc::new(content.to_vec()));
         self.0.lock().insert(name.to_owned(), file);
         Ok(())
     }
@@ -106,13 +139,14 @@ impl Storage for MemoryStorage {
 
 impl StorageFile for MemoryFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().len() as u64)
+        Ok(self.content.lock().len() as u64)
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let content = self.0.lock();
+        let content = self.content.lock();
         let start = usize::try_from(offset).map_err(io::Error::other)?.min(content.len());
         let read = buffer.len().min(content.len() - start);
+        self.note_read(read);
         buffer[..read].copy_from_slice(&content[start..start + read]);
         Ok(read)
     }
@@ -120,18 +154,19 @@ impl StorageFile for MemoryFile {
     fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let end = start.checked_add(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
-        let mut content = self.0.lock();
-        let grown = content.len().max(end);
-        content.resize(grown, 0);
+        let mut content = self.content.lock();
+        let content = Arc::make_mut(&mut *content);
+        content.resize(content.len().max(end), 0);
         content[start..end].copy_from_slice(bytes);
         Ok(())
     }
 
     fn allocate(&self, end: u64) -> io::Result<()> {
         let end = usize::try_from(end).map_err(io::Error::other)?;
-        let mut content = self.0.lock();
-        let grown = content.len().max(end);
-        content.resize(grown, 0);
+        let mut content = self.content.lock();
+        if content.len() < end {
+            Arc::make_mut(&mut *content).resize(end, 0);
+        }
         Ok(())
     }
 

@@ -73,9 +73,9 @@ fn apply(disk: &MemoryDisk, edit: &[u8]) -> bool {
         13 => disk.change(name, |bytes| bytes.resize(bytes.len() + at, edit[3])),
         14 => {
             let other = &MADE.names[usize::from(edit[3]) % MADE.names.len()];
-            disk.put(name, MADE.disk.content(other));
+            disk.put(name, &MADE.disk.content(other));
         }
-        _ => disk.put(name, Vec::new()),
+        _ => disk.put(name, &[]),
     }
     edit[0] >> 4 <= 9
 }

@@ -7,7 +7,6 @@ use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use quipu_engine::Storage;
 use quipu_engine::format::run_file::{Entry, RunHeader, Span};
 use quipu_engine::format::sum::{crc64, crc64_of};
 use quipu_engine::index::generation::Generation;
@@ -35,7 +34,7 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
         generation.insert_id(&hasher.id(Uuid::from_u128(number.into())), Position(40 + number));
     }
     let disk = MemoryDisk::default();
-    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let storage = disk.environment().storage;
     let span = Span {
         first_segment: SEGMENTS.0,
         last_segment: SEGMENTS.1,
@@ -53,9 +52,9 @@ fuzz_target!(|input: &[u8]| {
     let Some((kind, rest)) = input.split_first() else { return };
     let file = if *kind == b'r' { rest.to_vec() } else { edited(rest) };
     let disk = MemoryDisk::default();
-    disk.put(&run_name(SEGMENTS.0, SEGMENTS.1), file);
+    disk.put(&run_name(SEGMENTS.0, SEGMENTS.1), &file);
     for filter_bytes in [0, u64::MAX] {
-        let run = Run::open(&disk, SEGMENTS, LOG, filter_bytes);
+        let run = Run::open(&*disk, SEGMENTS, LOG, filter_bytes);
         if rest.len() < 3 && *kind != b'r' {
             assert!(run.is_ok(), "nothing was edited");
         }
@@ -74,8 +73,8 @@ fn take(disk: &MemoryDisk, run: &Arc<Run>) {
     let span = run.span();
     assert_eq!((span.first_segment, span.last_segment), SEGMENTS);
     assert!(run.memory().0 <= run.file_bytes());
-    read(TableReader::of_ids(disk, run).ok());
-    read(TableReader::of_aggregates(disk, run).ok());
+    read(TableReader::of_ids(&**disk, run).ok());
+    read(TableReader::of_aggregates(&**disk, run).ok());
 }
 
 fn read<const N: usize>(table: Option<TableReader<N>>) {

@@ -2,7 +2,6 @@
 //! the files are made again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use quipu_engine::storage::{FileKind, run_name};
 use quipu_engine::{EventLog, LogOptions, Origin, Storage, VerifyReport, verify};
@@ -76,7 +75,7 @@ fn knows_everything(log: &SteppedLog) {
 }
 
 fn verified(disk: &MemoryDisk, deep: bool) -> VerifyReport {
-    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let storage = disk.environment().storage;
     verify(&storage, deep, &mut |_| {}).expect("there is a log")
 }
 
@@ -109,7 +108,7 @@ fn runs_that_are_missing_cut_or_of_other_segments_are_made_again() {
     {
         let disk = disk.copy();
         match broken {
-            Some(broken) => disk.put(&name, broken),
+            Some(broken) => disk.put(&name, &broken),
             None => disk.remove(&name).unwrap(),
         }
         let log = open(&disk);
@@ -137,7 +136,7 @@ fn runs_that_another_has_replaced_are_removed() {
     disk.remove(&run_name(first, last)).unwrap();
     drop(EventLog::open_stepped(disk.environment(), options(), &mut |_, _| {}).unwrap());
     assert!(runs(&disk).contains_key(&(first, first)), "made of one segment each");
-    disk.put(&run_name(first, last), merged);
+    disk.put(&run_name(first, last), &merged);
     let log = open(&disk);
     assert_eq!(log.log().recovery_report().made_runs, 0);
     knows_everything(&log);
@@ -188,7 +187,7 @@ fn verify_says_which_run_is_wrong_and_deep_compares_it_with_its_segments() {
         log.append_each(&[Append::any(vec![numbered(number + EVENTS)])]);
     }
     log.close();
-    disk.put(&name, other.content(&name));
+    disk.put(&name, &other.content(&name));
     assert_eq!(verified(&disk, false).runs.len(), 1, "it ends with another SEAL");
 }
 
