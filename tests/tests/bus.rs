@@ -58,66 +58,63 @@ fn next(hears: &Receiver<u64>) -> u64 {
     hears.recv_timeout(PATIENCE).expect("the handler is given the event")
 }
 
-#[test]
-fn of_two_processes_one_runs_the_bus_and_the_other_is_refused_or_waits() {
+/// Two processes, as far as the log can tell.
+fn on_one_log(test: impl AsyncFnOnce(&Remote, &Remote)) {
     let folder = TempDir::new().unwrap();
     let served = serve(&folder);
     let (one, two) = (served.connect(), served.connect());
-    block_on(async {
-        let first = open(&one, options("one")).await.unwrap();
+    block_on(test(&one, &two));
+    drop((one, two));
+    served.stop();
+}
+
+#[test]
+fn of_two_processes_one_runs_the_bus_and_the_other_is_refused_or_waits() {
+    on_one_log(async |one, two| {
+        let first = open(one, options("one")).await.unwrap();
         let hears = subscribe(&first).await;
-        let refused = open(&two, options("two")).await.map(drop).unwrap_err();
+        let refused = open(two, options("two")).await.map(drop).unwrap_err();
         assert!(refused.to_string().contains("one"), "{refused}");
         assert!(matches!(refused, BusError::Held { .. }));
-        let position = append(&two, 1).await;
+        let position = append(two, 1).await;
         assert_eq!(next(&hears), position);
 
         let waiting = BusOptions { if_held: IfHeld::Wait, ..options("two") };
-        let mut second = Box::pin(open(&two, waiting));
+        let mut second = Box::pin(open(two, waiting));
         assert!((&mut second).now_or_never().is_none());
         let (stopped, second) = join(first.stop(), second).await;
         stopped.unwrap();
         let second = second.unwrap();
         let hears = subscribe(&second).await;
-        let position = append(&one, 2).await;
+        let position = append(one, 2).await;
         assert_eq!(next(&hears), position, "it goes on where the first one stopped");
         second.stop().await.unwrap();
     });
-    drop((one, two));
-    served.stop();
 }
 
 #[test]
 fn a_bus_whose_process_is_gone_is_taken_over() {
-    let folder = TempDir::new().unwrap();
-    let served = serve(&folder);
-    let (one, two) = (served.connect(), served.connect());
-    block_on(async {
-        let first = open(&one, options("one")).await.unwrap();
+    on_one_log(async |one, two| {
+        let first = open(one, options("one")).await.unwrap();
         let hears = subscribe(&first).await;
-        let position = append(&one, 1).await;
+        let position = append(one, 1).await;
         assert_eq!(next(&hears), position);
         drop(first);
-        let second = open(&two, options("two")).await.unwrap();
+        let second = open(two, options("two")).await.unwrap();
         let hears = subscribe(&second).await;
         // Its place was not saved: at least once.
         assert_eq!(next(&hears), position);
         second.stop().await.unwrap();
     });
-    drop((one, two));
-    served.stop();
 }
 
 #[test]
 fn a_bus_that_was_taken_over_behind_its_back_stops_and_moves_no_place() {
-    let folder = TempDir::new().unwrap();
-    let served = serve(&folder);
-    let (one, two) = (served.connect(), served.connect());
-    block_on(async {
-        let first = open(&one, options("one")).await.unwrap();
+    on_one_log(async |one, two| {
+        let first = open(one, options("one")).await.unwrap();
         let _hears = subscribe(&first).await;
         // What a process does that got no answer from one that was asleep.
-        let (version, places) = Places::newest(&two, "main").await.unwrap();
+        let (version, places) = Places::newest(two, "main").await.unwrap();
         let run = two.new_id();
         let places = Places { run, holder: "two".to_owned(), ..places.unwrap() };
         let json = serde_json::to_vec(&places).unwrap();
@@ -134,10 +131,8 @@ fn a_bus_that_was_taken_over_behind_its_back_stops_and_moves_no_place() {
         assert!(told.contains("taken over"), "{told}");
         let lost = first.stop().await.unwrap_err();
         assert_eq!(lost, BusError::Lost { bus: "main".to_owned() });
-        assert_eq!(Places::newest(&two, "main").await.unwrap().1, Some(places));
+        assert_eq!(Places::newest(two, "main").await.unwrap().1, Some(places));
     });
-    drop((one, two));
-    served.stop();
 }
 
 #[test]
