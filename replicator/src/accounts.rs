@@ -12,7 +12,7 @@ use quipu_domain::catalogue::{
 };
 
 use crate::instant::Instant;
-use crate::projection::{Fold, Interest, OnFailure, Projection};
+use crate::projection::{Fold, Interest, OnFailure, Projection, declared};
 use crate::session::Session;
 use crate::sql_error::SqlError;
 
@@ -46,21 +46,7 @@ impl AccountBalances {
 }
 
 impl Projection for AccountBalances {
-    fn name(&self) -> &'static str {
-        "account_balances"
-    }
-
-    fn interest(&self) -> &Interest {
-        &self.interest
-    }
-
-    fn migrations(&self) -> Vec<&str> {
-        MIGRATIONS.to_vec()
-    }
-
-    fn on_failure(&self) -> OnFailure {
-        self.on_failure
-    }
+    declared!("account_balances", MIGRATIONS);
 
     fn fold(&self) -> Box<dyn Fold> {
         Box::new(AccountsFold::default())

@@ -11,7 +11,7 @@ use quipu_client::{EventType, Record};
 use quipu_domain::catalogue::{CallAttempted, CallCompleted, CallFailed, CallOutcome, Direction};
 
 use crate::instant::Instant;
-use crate::projection::{Fold, Interest, OnFailure, Projection, decoded, storable};
+use crate::projection::{Fold, Interest, OnFailure, Projection, declared, decoded, storable};
 use crate::session::Session;
 use crate::sql_error::SqlError;
 
@@ -41,21 +41,7 @@ impl CallStatistics {
 }
 
 impl Projection for CallStatistics {
-    fn name(&self) -> &'static str {
-        "call_statistics"
-    }
-
-    fn interest(&self) -> &Interest {
-        &self.interest
-    }
-
-    fn migrations(&self) -> Vec<&str> {
-        MIGRATIONS.to_vec()
-    }
-
-    fn on_failure(&self) -> OnFailure {
-        self.on_failure
-    }
+    declared!("call_statistics", MIGRATIONS);
 
     fn fold(&self) -> Box<dyn Fold> {
         Box::new(CallsFold::default())

@@ -15,7 +15,7 @@ use quipu_domain::catalogue::{
 use crate::checkpoints::sequence;
 use crate::copy_rows::CopyRows;
 use crate::instant::Instant;
-use crate::projection::{Fold, Interest, OnFailure, Projection, decoded};
+use crate::projection::{Fold, Interest, OnFailure, Projection, declared, decoded};
 use crate::session::Session;
 use crate::sql_error::SqlError;
 
@@ -58,21 +58,7 @@ impl Compliance {
 }
 
 impl Projection for Compliance {
-    fn name(&self) -> &'static str {
-        "compliance"
-    }
-
-    fn interest(&self) -> &Interest {
-        &self.interest
-    }
-
-    fn migrations(&self) -> Vec<&str> {
-        MIGRATIONS.to_vec()
-    }
-
-    fn on_failure(&self) -> OnFailure {
-        self.on_failure
-    }
+    declared!("compliance", MIGRATIONS);
 
     fn fold(&self) -> Box<dyn Fold> {
         Box::new(ComplianceFold {

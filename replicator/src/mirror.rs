@@ -10,7 +10,7 @@ use crate::copy_rows::CopyRows;
 use crate::instant::Instant;
 use crate::jsonb;
 use crate::metadata::metadata_json;
-use crate::projection::{Fold, Interest, OnFailure, Projection};
+use crate::projection::{Fold, Interest, OnFailure, Projection, declared};
 use crate::session::Session;
 use crate::sql_error::SqlError;
 
@@ -49,21 +49,7 @@ impl EventStoreMirror {
 }
 
 impl Projection for EventStoreMirror {
-    fn name(&self) -> &'static str {
-        EVENT_STORE
-    }
-
-    fn interest(&self) -> &Interest {
-        &self.interest
-    }
-
-    fn migrations(&self) -> Vec<&str> {
-        MIGRATIONS.to_vec()
-    }
-
-    fn on_failure(&self) -> OnFailure {
-        self.on_failure
-    }
+    declared!(EVENT_STORE, MIGRATIONS);
 
     fn fold(&self) -> Box<dyn Fold> {
         Box::new(MirrorFold {

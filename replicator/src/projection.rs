@@ -46,6 +46,29 @@ pub trait Projection: Send + Sync {
     fn fold(&self) -> Box<dyn Fold>;
 }
 
+/// What is told of a built-in projection in one line of its `impl`: its name and migrations, and
+/// the fields `interest` and `on_failure`.
+macro_rules! declared {
+    ($name:expr, $migrations:expr) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn interest(&self) -> &$crate::projection::Interest {
+            &self.interest
+        }
+
+        fn migrations(&self) -> Vec<&str> {
+            $migrations.to_vec()
+        }
+
+        fn on_failure(&self) -> $crate::projection::OnFailure {
+            self.on_failure
+        }
+    };
+}
+pub(crate) use declared;
+
 /// A batch, folded in memory.
 pub trait Fold: Send + Sync {
     /// Takes the next event.

@@ -10,7 +10,7 @@ use crate::checkpoints::sequence;
 use crate::copy_rows::CopyRows;
 use crate::instant::Instant;
 use crate::jsonb;
-use crate::projection::{Fold, Interest, OnFailure, Projection, storable};
+use crate::projection::{Fold, Interest, OnFailure, Projection, declared, storable};
 use crate::session::Session;
 use crate::sql_error::SqlError;
 
@@ -40,21 +40,7 @@ impl EventSnapshots {
 }
 
 impl Projection for EventSnapshots {
-    fn name(&self) -> &'static str {
-        "event_snapshots"
-    }
-
-    fn interest(&self) -> &Interest {
-        &self.interest
-    }
-
-    fn migrations(&self) -> Vec<&str> {
-        MIGRATIONS.to_vec()
-    }
-
-    fn on_failure(&self) -> OnFailure {
-        self.on_failure
-    }
+    declared!("event_snapshots", MIGRATIONS);
 
     fn fold(&self) -> Box<dyn Fold> {
         Box::new(SnapshotsFold { rows: CopyRows::new() })
