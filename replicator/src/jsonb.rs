@@ -38,7 +38,7 @@ pub(crate) fn check(json: &[u8]) -> Result<(), String> {
 fn check_string(json: &[u8], mut at: usize) -> Result<usize, String> {
     loop {
         let rest = json.get(at..).unwrap_or_default();
-        let Some(found) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
+        let Some(found) = memchr::memchr2(b'"', b'\\', rest) else {
             return Ok(json.len());
         };
         at += found;

@@ -10,8 +10,16 @@ mod support;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::executor::block_on;
-use quipu_client::{Append, Embedded, EventStore, Options, json};
+use futures::future::BoxFuture;
+use futures::{StreamExt, stream};
+use quipu_client::record::{RecordBuffer, stamp};
+use quipu_client::{
+    AggregateKey, Append, AppendError, AppendOutcome, Embedded, EventStore, Options, ReadError,
+    ReadRequest, Record, RecordStream, SubscribeRequest, Subscription, SubscriptionItem, Uuid,
+    Version, json,
+};
 use quipu_replicator::{
     EventStoreMirror, OnFailure, Postgres, Projection, ReplicateError, Replicator, UnfitJson,
     status,
@@ -189,6 +197,79 @@ fn what_cannot_be_applied_is_parked_by_choice_and_never_lost() {
     bench.query("UPDATE event_subscriptions SET status = 'running'");
     let all = wait(async { status(&bench.postgres(), None).await }).unwrap();
     assert_eq!(all[0].status, "interrupted", "nobody runs it any more");
+}
+
+/// A log whose aggregates are as old as `INTEGER` reaches: it adds to their versions.
+struct Aged(Embedded);
+
+/// So the second event of an aggregate is the last that fits.
+const AGE: u64 = i32::MAX as u64 - 2;
+
+impl Aged {
+    fn age(item: SubscriptionItem) -> SubscriptionItem {
+        let SubscriptionItem::Event(record) = item else { return item };
+        let mut bytes = RecordBuffer::new();
+        bytes.extend_from_slice(record.as_bytes());
+        let version = Version(record.version().0 + AGE);
+        stamp(&mut bytes, record.position(), version, record.recorded_at());
+        SubscriptionItem::Event(Record::parse(Bytes::from_owner(bytes)).unwrap())
+    }
+}
+
+impl EventStore for Aged {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.0.append(append)
+    }
+
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.0.append_system(append)
+    }
+
+    fn read(&self, request: ReadRequest) -> RecordStream {
+        self.0.read(request)
+    }
+
+    fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {
+        let followed = stream::unfold(self.0.subscribe(request)?, |mut followed| async {
+            let items = followed.next_batch().await;
+            Some((items.map(|items| items.into_iter().map(Self::age).collect()), followed))
+        });
+        Ok(Subscription::new(followed.boxed()))
+    }
+
+    fn log_id(&self) -> Uuid {
+        self.0.log_id()
+    }
+
+    fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>> {
+        self.0.version(key)
+    }
+}
+
+#[test]
+fn a_version_above_the_range_of_integer_stops_the_mirror_or_is_parked() {
+    let Some(bench) = Bench::new() else { return };
+    let [_, _, last] =
+        ["1", "2", "3"].map(|data| bench.append(vec![bench.event("old", "Old", data)]));
+    bench.append(vec![bench.event("young", "Young", "4")]);
+    let aged: Arc<dyn EventStore> = Arc::new(Aged(bench.log.clone()));
+    let stopping = Replicator::new(Arc::clone(&aged), bench.postgres(), mirror());
+    let failed = wait(async { stopping.catch_up().await }).unwrap().failed;
+    let [(name, problem)] = &failed[..] else { panic!("{failed:?}") };
+    assert_eq!(name, "event_store");
+    for said in [&format!("position {last}"), "version, 2147483648,", "INTEGER holds, 2147483647"] {
+        assert!(problem.contains(said), "{problem}");
+    }
+    let versions = "SELECT version FROM event_store ORDER BY sequence_number";
+    assert_eq!(bench.query(versions), [["2147483646"], ["2147483647"]], "nothing is skipped");
+    let parking: Vec<Arc<dyn Projection>> =
+        vec![Arc::new(EventStoreMirror::new(UnfitJson::Bytes, OnFailure::Park))];
+    let parking = Replicator::new(aged, bench.postgres(), parking);
+    assert_eq!(wait(async { parking.catch_up().await }).unwrap().failed, []);
+    assert_eq!(bench.query(versions), [["2147483646"], ["2147483647"], ["2147483646"]]);
+    let parked = bench.query("SELECT sequence_number, event FROM event_parked");
+    assert_eq!(parked.len(), 1);
+    assert_eq!(parked[0][0], last.to_string());
 }
 
 #[test]
