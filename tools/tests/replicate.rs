@@ -64,6 +64,29 @@ fn what_makes_no_sense_is_said_with_its_exit_code() {
     assert_eq!(cluster.value(&url, "SELECT count(*) FROM event_parked"), "1");
 }
 
+#[test]
+fn the_bench_says_everything_that_is_to_be_known_of_its_speed_and_memory() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let url = cluster.database();
+    let bench = |options: &str| {
+        run(&format!("bench replicate --postgres {url} {options} --json")).code(0).json()
+    };
+    let figures = bench("--events 2000 --runs 2");
+    let whats: Vec<_> = figures.iter().filter_map(|it| it["what"].as_str()).collect();
+    assert_eq!(whats, ["projections", "mirror", "copy", "insert"]);
+    assert!(figures[..4].iter().all(|it| it["events"] == 2_000));
+    assert!(figures[..4].iter().all(|it| it["events_per_s"].as_f64().unwrap() > 0.0));
+    assert!(figures[4]["mirror_of_copy"].as_f64().unwrap() > 0.0);
+    let lag = &bench("--rate 500 --seconds 1 --runs 3")[0];
+    assert_eq!((&lag["runs"], &lag["offered_per_s"]), (&3.into(), &500.into()));
+    assert!(lag["lag_us"]["p50"].as_u64().unwrap() <= lag["lag_us"]["p99"].as_u64().unwrap());
+    let process = &bench("--process --events 2000 --runs 1")[0];
+    assert_eq!(process["events"], 2_000);
+    assert!(process["peak_rss_bytes"].as_u64().unwrap() > 1 << 20, "{process}");
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'quipu_bench'";
+    assert_eq!(cluster.value(&url, left), "0", "nothing is left behind");
+}
+
 /// How many kills: more of them from the environment.
 fn kills() -> u64 {
     std::env::var("REPLICATOR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)

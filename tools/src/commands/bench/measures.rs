@@ -82,6 +82,22 @@ impl Percentiles {
         }
     }
 
+    /// The median of each over runs, of which there is at least one.
+    pub(crate) fn medians(runs: &[Self]) -> Self {
+        let median = |of: fn(&Self) -> u64| {
+            let mut values: Vec<u64> = runs.iter().map(of).collect();
+            values.sort_unstable();
+            values[values.len() / 2]
+        };
+        Self {
+            p50: median(|it| it.p50),
+            p90: median(|it| it.p90),
+            p99: median(|it| it.p99),
+            p999: median(|it| it.p999),
+            max: median(|it| it.max),
+        }
+    }
+
     /// As people read them.
     pub(crate) fn text(self) -> String {
         let text = |micros| units::duration(Duration::from_micros(micros));

@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quipu_client::Embedded;
-use quipu_replicator::Replicator;
+use quipu_replicator::{Observer, Replicator};
+use serde::Serialize;
 
 use super::postgres_args::PostgresArgs;
 use super::projection_args::ProjectionArgs;
 use super::runtime;
 use super::watcher::{Watcher, check_failed};
+use crate::commands::bench::measures::{Measures, Meter};
 use crate::failure::Failure;
 use crate::output::{Output, whisper};
 use crate::signals::Signals;
 use crate::store_args::{Store, StoreArgs};
+use crate::units;
 
 /// How often a log's folder is asked what its writer has stored since.
 const REFRESH_EVERY: Duration = Duration::from_millis(20);
@@ -35,13 +38,24 @@ pub(crate) struct RunArgs {
     catch_up: bool,
 }
 
+/// What was done, once it has ended.
+#[derive(Serialize)]
+struct Applied {
+    events: u64,
+    seconds: f64,
+    events_per_s: f64,
+    peak_rss_bytes: u64,
+    cpu_seconds: f64,
+}
+
 /// Fills them.
-pub(crate) fn run(args: &RunArgs, _: &mut Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &RunArgs, out: &mut Output) -> Result<(), Failure> {
     let projections = args.projections.open(&args.projection)?;
     let postgres = args.postgres.open()?;
     let store = args.store.open_to_read()?;
+    let (watcher, meter) = (Arc::new(Watcher::new()), Meter::start());
     let replicator = Replicator::new(store.shared(), postgres, projections)
-        .observed_by(Arc::new(Watcher::new()));
+        .observed_by(Arc::clone(&watcher) as Arc<dyn Observer>);
     let runtime = runtime()?;
     let summary = runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -56,7 +70,23 @@ pub(crate) fn run(args: &RunArgs, _: &mut Output) -> Result<(), Failure> {
         Ok::<_, Failure>(replicator.run(stop).await?)
     });
     runtime.shutdown_background();
-    check_failed(&summary?.failed)
+    let failed = summary?.failed;
+    report(&watcher, &meter, out)?;
+    check_failed(&failed)
+}
+
+fn report(watcher: &Watcher, meter: &Meter, out: &mut Output) -> Result<(), Failure> {
+    let mut measures = meter.measures();
+    measures.events = watcher.events();
+    measures.rates(0);
+    let Measures { events, seconds, peak_rss_bytes, cpu_seconds, .. } = measures;
+    let events_per_s = measures.events_per_s.unwrap_or_default();
+    if out.is_json() {
+        return out.object(&Applied { events, seconds, events_per_s, peak_rss_bytes, cpu_seconds });
+    }
+    let (events, memory) = (units::count(events), units::bytes(peak_rss_bytes));
+    let rate = format_args!("{seconds:.2} s, {events_per_s:.0} events/s");
+    out.line(format_args!("applied {events} events ({rate}); peak memory {memory}"))
 }
 
 /// A folder is read beside its writer, and has to be looked at; a server tells by itself. Ends with

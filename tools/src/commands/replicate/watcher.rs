@@ -16,6 +16,8 @@ pub(crate) struct Watcher {
 
 struct State {
     progress: Progress,
+    /// Applied since it began, counted once for each batch they were in.
+    events: u64,
     /// Said last, so that it is not said again and again.
     waiting_for: Option<String>,
 }
@@ -23,7 +25,12 @@ struct State {
 impl Watcher {
     pub(crate) fn new() -> Self {
         let progress = Progress::new(Some(0), Unit::Events);
-        Self { state: Mutex::new(State { progress, waiting_for: None }) }
+        Self { state: Mutex::new(State { progress, events: 0, waiting_for: None }) }
+    }
+
+    /// Events that were applied.
+    pub(crate) fn events(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).events
     }
 
     fn with(&self, work: impl FnOnce(&mut State)) {
@@ -37,6 +44,7 @@ impl Observer for Watcher {
             if state.waiting_for.take().is_some() {
                 state.progress.note("quipu: it goes on");
             }
+            state.events += committed.events as u64;
             state.progress.total(committed.log_end.0);
             state.progress.done(committed.through.0);
         });

@@ -11,10 +11,11 @@ use quipu_client::{Embedded, EventStore, Position};
 use quipu_engine::clock::{Clock, System};
 use quipu_replicator::{Committed, Observer, Postgres, Replicator};
 use serde::Serialize;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use super::calls::{self, Calls};
-use super::{TemporaryLog, drop_schema, round_rate};
+use super::{Args, TemporaryLog, drop_schema, round_rate};
 use crate::commands::bench::measures::{Percentiles, histogram};
 use crate::commands::replicate::runtime;
 use crate::failure::Failure;
@@ -28,24 +29,53 @@ const EVERY: Duration = Duration::from_millis(2);
 #[derive(Serialize)]
 struct Figures {
     what: &'static str,
+    runs: u64,
     offered_per_s: u64,
     events: u64,
     seconds: f64,
     /// Events a second that Postgres had committed, to the last of them.
     events_per_s: f64,
+    /// The median of each percentile over the runs.
     lag_us: Percentiles,
 }
 
-/// Offers events, and prints the lag.
+/// One run.
+struct Offered {
+    events: u64,
+    seconds: f64,
+    lag_us: Percentiles,
+}
+
+/// Offers events, run by run, and prints the lag.
 pub(super) fn run(
-    postgres: &Postgres,
+    args: &Args,
     rate: u64,
-    seconds: u64,
+    postgres: &Postgres,
     out: &mut Output,
 ) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let mut runs = Vec::new();
+    for run in 0..args.runs {
+        let seconds = args.seconds;
+        whisper(format_args!(
+            "run {} of {}: offering {rate} events/s for {seconds} s",
+            run + 1,
+            args.runs
+        ));
+        runs.push(offered(&runtime, rate, Duration::from_secs(seconds), postgres)?);
+    }
+    runtime.block_on(drop_schema(postgres))?;
+    print(rate, runs, out)
+}
+
+fn offered(
+    runtime: &Runtime,
+    rate: u64,
+    time: Duration,
+    postgres: &Postgres,
+) -> Result<Offered, Failure> {
     let place = TemporaryLog::empty()?;
     let log = place.log.clone();
-    let runtime = runtime()?;
     runtime.block_on(drop_schema(postgres))?;
     let witness = Arc::new(Witness { heard: Mutex::new((histogram(), Position::START)) });
     let store: Arc<dyn EventStore> = Arc::new(log.clone());
@@ -54,39 +84,35 @@ pub(super) fn run(
     runtime.block_on(replicator.make_tables())?;
     let (stop, stopped) = oneshot::channel::<()>();
     let following = runtime.spawn(async move { replicator.run(stopped.map(drop)).await });
-    whisper(format_args!("offering {rate} events/s for {seconds} s"));
     let started = now();
-    let (events, last) = offer(&log, rate, Duration::from_secs(seconds))?;
+    let (events, last) = offer(&log, rate, time)?;
     while witness.through() < last && !following.is_finished() {
         wait::pause_until(now() + EVERY);
     }
-    let taken = since(started).as_secs_f64();
+    let seconds = since(started).as_secs_f64();
     drop(stop);
     let ended = runtime.block_on(following);
     let summary = ended.map_err(|error| Failure::No(error.to_string()))??;
     if let Some((name, problem)) = summary.failed.first() {
         return Err(Failure::No(format!("{name} failed: {problem}")));
     }
-    runtime.block_on(drop_schema(postgres))?;
-    let lags = witness.heard.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
-    print(rate, events, taken, &lags, out)
+    let lag_us = Percentiles::of(&witness.heard.lock().unwrap_or_else(PoisonError::into_inner).0);
+    Ok(Offered { events, seconds, lag_us })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates are not exact")]
-fn print(
-    rate: u64,
-    events: u64,
-    taken: f64,
-    lags: &Histogram<u64>,
-    out: &mut Output,
-) -> Result<(), Failure> {
+fn print(rate: u64, mut runs: Vec<Offered>, out: &mut Output) -> Result<(), Failure> {
+    let lags: Vec<Percentiles> = runs.iter().map(|run| run.lag_us).collect();
+    runs.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
+    let Offered { events, seconds, .. } = runs[runs.len() / 2];
     let figures = Figures {
         what: "lag",
+        runs: runs.len() as u64,
         offered_per_s: rate,
         events,
-        seconds: taken,
-        events_per_s: round_rate(events as f64 / taken),
-        lag_us: Percentiles::of(lags),
+        seconds,
+        events_per_s: round_rate(events as f64 / seconds),
+        lag_us: Percentiles::medians(&lags),
     };
     if out.is_json() {
         return out.object(&figures);

@@ -2,6 +2,7 @@
 
 mod calls;
 mod lag;
+mod process;
 mod rivals;
 
 use std::sync::Arc;
@@ -34,14 +35,20 @@ const INSERTS_MAX: u64 = 5_000;
 const EXAMPLES: &str = "Examples:
   quipu bench replicate --postgres postgres://postgres@localhost/bench
   quipu bench replicate --postgres URL --rate 20000 --seconds 30 --json
+  quipu bench replicate --postgres URL --rate 100000 --runs 5
+  quipu bench replicate --postgres URL --process --events 10000000 --runs 1
 
-Without --rate: a temporary log is filled, and replicated anew --times times; the median of each is
-shown. projections: compliance and call statistics together, from events of calls. mirror:
-event_store, from events of --event-bytes. copy: the same rows sent by COPY from memory, in the same
-transactions. insert: one INSERT and one transaction an event, committed as the server is set to.
+The median of --runs runs is shown, here with an order of its own in each, since what runs first
+leaves Postgres another state than what runs second.
+A temporary log is filled and replicated anew in each run. projections: compliance and call
+statistics together, from events of calls. mirror: event_store, from events of --event-bytes. copy:
+the same rows sent by a bare binary COPY from memory, in the same transactions. insert: one INSERT
+and one transaction an event, committed as the server is set to.
 With --rate: so many events of calls a second are offered to the log while compliance and call
 statistics follow; an event's lag is from when the log took it to when Postgres had committed it,
 and all events of a batch count with that of its first.
+With --process: compliance and call statistics are filled by a `quipu replicate` of its own, from a
+server in this process, so that its memory and processor time are nobody else's.
 Tables are made, and dropped, in the schema quipu_bench.";
 
 /// What to replicate, and where.
@@ -60,10 +67,13 @@ pub(crate) struct Args {
     event_bytes: u64,
     /// How often each is measured.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = from_1_to(1_000))]
-    times: u64,
+    runs: u64,
     /// Offer so many events a second instead, and measure the lag.
     #[arg(long, value_name = "R", value_parser = from_1_to(10_000_000))]
     rate: Option<u64>,
+    /// Measure a replicator in a process of its own instead: its memory and processor time.
+    #[arg(long, conflicts_with = "rate")]
+    process: bool,
     /// How long to offer them.
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = from_1_to(100_000))]
     seconds: u64,
@@ -76,7 +86,7 @@ struct Figure {
     events: u64,
     seconds: f64,
     events_per_s: f64,
-    /// Events a second of the slowest and of the fastest round.
+    /// Events a second of the slowest and of the fastest run.
     slowest: f64,
     fastest: f64,
 }
@@ -101,7 +111,8 @@ fn round_rate(rate: f64) -> f64 {
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let postgres = Postgres::new(&args.postgres, SCHEMA, None)?;
     match args.rate {
-        Some(rate) => lag::run(&postgres, rate, args.seconds, out),
+        _ if args.process => process::run(args, &postgres, out),
+        Some(rate) => lag::run(args, rate, &postgres, out),
         None => catch_up(args, &postgres, out),
     }
 }
@@ -111,16 +122,21 @@ fn catch_up(args: &Args, postgres: &Postgres, out: &mut Output) -> Result<(), Fa
     let plain = TemporaryLog::filled(args.events, |log, events| fill(args, log, events))?;
     let runtime = runtime()?;
     let mut rounds: [Vec<Duration>; 4] = Default::default();
-    for round in 0..args.times {
-        whisper(format_args!("round {} of {}", round + 1, args.times));
-        let taken = runtime.block_on(async {
-            let projections = timed_catch_up(&of_calls.log, postgres, calls::projections()).await?;
-            let mirrored = timed_catch_up(&plain.log, postgres, mirror()).await?;
-            let copied = rivals::copy(&plain.log, postgres).await?;
-            let inserted = rivals::insert(&plain.log, postgres, INSERTS_MAX).await?;
-            Ok::<_, Failure>([projections, mirrored, copied, inserted])
-        })?;
-        rounds.iter_mut().zip(taken).for_each(|(rounds, taken)| rounds.push(taken));
+    for run in 0..args.runs {
+        whisper(format_args!("run {} of {}", run + 1, args.runs));
+        for step in 0..4 {
+            // In turn forwards and backwards, so that none always comes behind the same other.
+            let contestant = if run % 2 == 0 { step } else { 3 - step };
+            let taken = runtime.block_on(async {
+                match contestant {
+                    0 => timed_catch_up(&of_calls.log, postgres, calls::projections()).await,
+                    1 => timed_catch_up(&plain.log, postgres, mirror()).await,
+                    2 => rivals::copy(&plain.log, postgres).await,
+                    _ => rivals::insert(&plain.log, postgres, INSERTS_MAX).await,
+                }
+            })?;
+            rounds[contestant].push(taken);
+        }
     }
     runtime.block_on(drop_schema(postgres))?;
     let inserts = args.events.min(INSERTS_MAX);
