@@ -102,7 +102,10 @@ fn opening_reads_the_headers_of_index_files_and_their_first_use_the_rest_once() 
         let disk = disk.copy();
         let log = if read_only { open_read_only(&disk) } else { open(&disk) };
         let bytes_read = || -> Vec<u64> {
-            sealed.iter().map(|number| disk.bytes_read(&index_name(*number)).expect("it is there")).collect()
+            sealed
+                .iter()
+                .map(|number| disk.bytes_read(&index_name(*number)).expect("it is there"))
+                .collect()
         };
         assert!(bytes_read().iter().all(|bytes| *bytes == INDEX_HEADER_BYTES as u64));
         let (first, last) = positions(&disk, DAMAGED);
