@@ -21,12 +21,15 @@ use super::map::map;
 use super::names::{LOCK_NAME, PROBE_STEM, temporary_name};
 use super::ring::Ring;
 use super::{FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile};
-use crate::format::{BLOCK_BYTES, zeroed_blocks};
+use crate::format::{BLOCK_BYTES, block_ceil, zeroed_blocks};
 
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
 /// Space is zeroed in writes of this size where the file system cannot allocate.
 const ZERO_STEP_BYTES: usize = 1 << 20;
+
+/// Files at least so large, written whole, go past the page cache, in writes of this size.
+const DIRECT_FILE_BYTES_MIN: usize = 1 << 20;
 
 /// How groups reach the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,6 +156,32 @@ impl DiskStorage {
         options
     }
 
+    /// Writes a file whole, and durable. A large one goes past the page cache: else the file
+    /// system writes it out with the next journal commit, which groups of appends wait for.
+    fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let direct = self.direct && content.len() >= DIRECT_FILE_BYTES_MIN;
+        let flags = OFlags::NOFOLLOW | if direct { OFlags::DIRECT } else { OFlags::empty() };
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(PRIVATE_FILE)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path)?;
+        if direct {
+            let mut blocks = zeroed_blocks(DIRECT_FILE_BYTES_MIN);
+            for piece in content.chunks(DIRECT_FILE_BYTES_MIN) {
+                let bytes = block_ceil(piece.len());
+                blocks[..piece.len()].copy_from_slice(piece);
+                file.write_all(&blocks[..bytes])?;
+            }
+            file.set_len(content.len() as u64)?;
+        } else {
+            file.write_all(content)?;
+        }
+        file.sync_all()
+    }
+
     fn open_buffered(&self, name: &str) -> io::Result<File> {
         File::options()
             .read(true)
@@ -252,14 +281,7 @@ impl Storage for DiskStorage {
 
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let temporary = self.path(&temporary_name(name));
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(PRIVATE_FILE)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&temporary)?;
-        let written = file.write_all(content).and_then(|()| file.sync_all());
+        let written = self.write_file(&temporary, content);
         if let Err(error) = written {
             // The space may be needed for something more important than half an index.
             fs::remove_file(&temporary).or_else(ignore_missing)?;
