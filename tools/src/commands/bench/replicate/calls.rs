@@ -72,6 +72,11 @@ impl Calls {
         Append::any(append)
     }
 
+    /// How many events end the call that was begun; its last one is taken by every read model.
+    pub(super) fn unfinished(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
     fn begin(&mut self, log: &Embedded) {
         let chosen = self.random.below(NUMBERS);
         let hash = self.numbers[usize::try_from(chosen).unwrap_or(0)];
