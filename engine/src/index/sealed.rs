@@ -91,7 +91,9 @@ impl Sealed {
         let covered = first.span().first_segment..=last.span().last_segment;
         self.change(|set| {
             set.parts.retain(|part| !covered.contains(&part.span().first_segment));
-            by.into_iter().for_each(|run| set.push(Part::Run(run)));
+            for run in by {
+                set.push(Part::Run(run));
+            }
             set.parts.sort_by_key(|part| part.span().first_segment);
         });
     }
