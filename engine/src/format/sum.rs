@@ -16,6 +16,23 @@ pub fn crc64_of(parts: &[&[u8]]) -> u64 {
     digest.sum64()
 }
 
+/// The sum of what comes a piece at a time.
+#[derive(Default)]
+pub struct RunningSum(crc64fast_nvme::Digest);
+
+impl RunningSum {
+    /// Takes the next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// CRC-64/NVME of all bytes so far.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.0.sum64()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -12,6 +12,7 @@ pub mod memtable;
 pub mod merge;
 pub mod rebuild;
 pub mod run;
+mod run_tail;
 pub mod run_writer;
 pub mod sealed;
 pub mod sealed_index;

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quipu_types::{Position, Uuid, Version};
 
 use super::keys::TableKey;
+use super::run_tail::RunTail;
 use crate::format::BLOCK_BYTES;
 use crate::format::filter::Filter;
 use crate::format::run_file::{
     Key, RunFault, RunHeader, Span, TableBlock, TableSize, entries_a_block,
 };
-use crate::format::sum::crc64;
 use crate::shared::Counters;
 use crate::storage::{Storage, StorageFile, run_name};
 
@@ -75,26 +75,20 @@ impl Run {
         if header.file_bytes() != Some(file.len()?) {
             return Err(RunFault::Length.into());
         }
+        let (ids, aggregates) = (header.ids, header.aggregates);
         let parts = header.tail_parts();
-        let length = usize::try_from(parts.iter().sum::<u64>()).map_err(|_| RunFault::Length)?;
-        let mut tail = vec![0; length];
-        let read = file.read(header.tail_at(), &mut tail)?;
-        if read != length || crc64(&tail) != header.tail_sum {
+        let mut tail = RunTail::new(&*file, header.tail_at(), parts.iter().sum());
+        let [id_keys, aggregate_keys, id_filter, aggregate_filter] = parts;
+        let has_memory = id_filter + aggregate_filter <= filter_bytes;
+        let (id_keys, aggregate_keys) = (tail.keys(id_keys)?, tail.keys(aggregate_keys)?);
+        let id_filter = tail.filter(id_filter, has_memory)?;
+        let aggregate_filter = tail.filter(aggregate_filter, has_memory)?;
+        if tail.sum() != header.tail_sum {
             return Err(RunFault::Sum.into());
         }
-        let mut left = tail.as_slice();
-        let parts = parts.map(|part| {
-            let (part, rest) = left.split_at(usize::try_from(part).unwrap_or(0).min(left.len()));
-            left = rest;
-            part
-        });
-        let has_memory = parts[2].len() as u64 + parts[3].len() as u64 <= filter_bytes;
-        let filter = |bytes: &[u8]| if has_memory { Filter::decode(bytes) } else { None };
-        let (ids, aggregates) = (header.ids, header.aggregates);
-        let ids = Table::new(ids, 1, first_keys(parts[0]), filter(parts[2]))?;
         let first_block = header.first_aggregate_block();
-        let aggregates =
-            Table::new(aggregates, first_block, first_keys(parts[1]), filter(parts[3]))?;
+        let ids = Table::new(ids, 1, id_keys, id_filter)?;
+        let aggregates = Table::new(aggregates, first_block, aggregate_keys, aggregate_filter)?;
         Ok(Self::new(header, file, ids, aggregates))
     }
 
@@ -228,8 +222,4 @@ impl TableSize {
         let left = self.entries.saturating_sub(index.saturating_mul(full as u64));
         usize::try_from(left).unwrap_or(full).min(full)
     }
-}
-
-fn first_keys(bytes: &[u8]) -> Vec<Key> {
-    bytes.as_chunks().0.to_vec()
 }

@@ -8,10 +8,12 @@ use quipu_types::{Corruption, Position, Uuid};
 use crate::error::OpenError;
 use crate::format::group::{Group, GroupHeader, GroupKind};
 use crate::format::segment_header::{HeaderFault, SegmentHeader};
-use crate::format::{BLOCK_BYTES, FORMAT_VERSION, is_zero, zeroed_blocks};
+use crate::format::{BLOCK_BYTES, FORMAT_VERSION, block_ceil, is_zero, zeroed_blocks};
 use crate::storage::{Storage, StorageFile, segment_name};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
+/// A last file is looked through in reads of this size, not block by block.
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// A segment whose header is valid and in its place.
 pub struct Placed {
@@ -170,15 +172,19 @@ fn inspect_last(
     let mut group_at = None;
     let length = file.len()?;
     while offset < length && group_at.is_none() {
-        let block = read_block(&*file, offset)?;
-        if !is_zero(&block) {
+        let left = usize::try_from(length - offset).unwrap_or(WINDOW_BYTES);
+        let window = read_blocks(&*file, offset, block_ceil(left.min(WINDOW_BYTES)))?;
+        for (block, at) in window.chunks(BLOCK_BYTES).zip((offset..).step_by(BLOCK_BYTES)) {
+            if group_at.is_some() || is_zero(block) {
+                continue;
+            }
             is_all_zero = false;
             // The salt is lost with the header, so this rests on what a group says of its place.
-            let plausible = GroupHeader::decode(&block)
-                .is_some_and(|it| it.offset == offset && it.first_position >= first_position);
-            group_at = plausible.then_some(offset);
+            let plausible = GroupHeader::decode(block)
+                .is_some_and(|it| it.offset == at && it.first_position >= first_position);
+            group_at = plausible.then_some(at);
         }
-        offset += BLOCK;
+        offset += WINDOW_BYTES as u64;
     }
     Ok(if is_all_zero {
         LastFile::Spare(file)
@@ -188,7 +194,12 @@ fn inspect_last(
 }
 
 fn read_block(file: &dyn StorageFile, offset: u64) -> std::io::Result<Bytes> {
-    let mut block = zeroed_blocks(BLOCK_BYTES);
-    let read = file.read(offset, &mut block)?;
-    Ok(Bytes::from_owner(block).slice(..read))
+    read_blocks(file, offset, BLOCK_BYTES)
+}
+
+/// So many bytes, fewer only at the file's end.
+fn read_blocks(file: &dyn StorageFile, offset: u64, bytes: usize) -> std::io::Result<Bytes> {
+    let mut blocks = zeroed_blocks(bytes);
+    let read = file.read(offset, &mut blocks)?;
+    Ok(Bytes::from_owner(blocks).slice(..read))
 }

@@ -1,12 +1,46 @@
-//! Fills the indexes of the active segment from its groups.
+//! Fills the indexes of the active segment from its groups, while they are being found.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use crate::format::group::GroupKind;
 use crate::index::generation::Generation;
 use crate::index::keys::KeyHasher;
 use crate::index::live::LiveIndex;
 use crate::segment::{Segment, WholeGroup};
+
+/// Groups that may wait to be loaded.
+const GROUPS_AHEAD: usize = 4;
+/// A smaller file is loaded before a thread for it has begun.
+const BYTES_WORTH_A_THREAD: u64 = 8 << 20;
+
+/// Loads the groups that `scan` finds; in a thread of its own where they may be many, for finding
+/// them, with every checksum, takes as long as loading them does.
+///
+/// # Errors
+/// What `scan` meets, or that no thread can be had.
+pub fn while_scanning<T>(
+    segment: &Segment,
+    hasher: KeyHasher,
+    active: &mut Generation,
+    scan: impl FnOnce(&mut dyn FnMut(WholeGroup)) -> io::Result<T>,
+) -> io::Result<T> {
+    if segment.file().len()? < BYTES_WORTH_A_THREAD {
+        return scan(&mut |whole| publish(segment, hasher, &whole, Some(&mut *active)));
+    }
+    std::thread::scope(|scope| {
+        let (found, groups) = sync_channel::<WholeGroup>(GROUPS_AHEAD);
+        let load = move || {
+            for whole in groups {
+                publish(segment, hasher, &whole, Some(&mut *active));
+            }
+        };
+        std::thread::Builder::new().name("quipu-load".to_owned()).spawn_scoped(scope, load)?;
+        // The loader is gone only if it has panicked, and then so does the scope.
+        scan(&mut |whole| found.send(whole).unwrap_or_default())
+    })
+}
 
 /// Makes a durable group of a live segment visible, and takes what it holds.
 pub fn publish(

@@ -185,8 +185,8 @@ impl Opening {
         let active =
             Segment::live(last.header.clone(), Arc::clone(&last.file), self.options.tail_bytes);
         let mut generation = Generation::new(self.hasher);
-        let tail = scan(&last.header, &last.file, &mut |whole| {
-            load::publish(&active, self.hasher, &whole, Some(&mut generation));
+        let tail = load::while_scanning(&active, self.hasher, &mut generation, |take| {
+            scan(&last.header, &last.file, take)
         })
         .map_err(OpenError::io(format!("read segment {}", last.header.number)))?;
         self.report.clean = tail.clean;

@@ -1,10 +1,11 @@
-//! Index files of sealed segments: opening a log looks at no more than their headers, whoever first
-//! needs one checks it whole, and what is not valid is built again or said to be damaged.
+//! What opening reads of a log, and what it leaves for later. Of index files of sealed segments it
+//! looks at no more than their headers: whoever first needs one checks it whole, and what is not
+//! valid is built again or said to be damaged.
 
 use quipu_engine::format::index_file::INDEX_HEADER_BYTES;
 use quipu_engine::read::cursor::PageLimits;
 use quipu_engine::storage::{FileKind, index_name, segment_name};
-use quipu_engine::{EventLog, LogOptions};
+use quipu_engine::{EventLog, LogOptions, Origin};
 use quipu_tests::events::event;
 use quipu_tests::memory_disk::MemoryDisk;
 use quipu_tests::stepped_log::SteppedLog;
@@ -123,6 +124,30 @@ fn opening_reads_the_headers_of_index_files_and_their_first_use_the_rest_once() 
         read(&log, Filter::aggregate(key(1)));
         everything(&log);
         assert_eq!(bytes_read(), once, "each was checked once");
+    }
+}
+
+#[test]
+fn a_large_active_segment_is_loaded_whole() {
+    let disk = MemoryDisk::default();
+    let options = LogOptions::default();
+    let open = || SteppedLog::open(disk.environment(), options.clone()).expect("it opens");
+    let large = |number: u64| {
+        let mut event = event(number.into(), &key(number), "Created");
+        event.payload = format!("\"{}\"", "x".repeat(400_000)).into_bytes();
+        Append::any(vec![event])
+    };
+    let log = open();
+    (1..=EVENTS).for_each(|number| log.append_each(&[large(number)]));
+    log.close();
+    let log = open();
+    assert!(log.log().segments().expect("the folder is there")[0].bytes > 32 << 20);
+    assert_eq!(log.log().known(), (AGGREGATES, EVENTS));
+    everything(log.log());
+    for number in 1..=EVENTS {
+        let answers = log.append_together(&[large(number)], Origin::Client);
+        let outcome = answers.into_iter().next().expect("one answer").expect("it is known");
+        assert_eq!((outcome.duplicate, outcome.positions), (true, vec![Position(number)]));
     }
 }
 
