@@ -165,6 +165,7 @@ impl Tour<'_> {
             aggregates: 100,
             ids: Ids::V7,
             unlinked: false,
+            spread: false,
             events: None,
             seconds: 1,
             rate: None,

@@ -138,6 +138,7 @@ fn try_out(
         aggregates: 1_000,
         ids: Ids::V7,
         unlinked: false,
+        spread: false,
         events: None,
         seconds: args.seconds,
         rate: None,

@@ -71,6 +71,9 @@ pub(crate) struct Plan {
     /// Leave correlation and causation ids out.
     #[arg(long)]
     pub(crate) unlinked: bool,
+    /// Each event of an append of another aggregate. Default: all of one.
+    #[arg(long)]
+    pub(crate) spread: bool,
     /// How long.
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = from_1_to(1_000_000))]
     pub(crate) seconds: u64,
@@ -85,7 +88,8 @@ pub(crate) struct Plan {
 impl Plan {
     fn kind(&self) -> Kind {
         let event_bytes = usize::try_from(self.event_bytes).unwrap_or(usize::MAX);
-        Kind { ids: self.ids, event_bytes, is_linked: !self.unlinked }
+        let (is_linked, is_spread) = (!self.unlinked, self.spread);
+        Kind { ids: self.ids, event_bytes, is_linked, is_spread }
     }
 
     /// How many events the writer of this number appends.

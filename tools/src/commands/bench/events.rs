@@ -59,6 +59,8 @@ pub(crate) struct Kind {
     pub(crate) event_bytes: usize,
     /// Whether they have correlation and causation ids.
     pub(crate) is_linked: bool,
+    /// Whether each event of an append is of another aggregate, not all of one.
+    pub(crate) is_spread: bool,
 }
 
 /// Makes the appends of one writer, which alone writes to its aggregates.
@@ -81,17 +83,29 @@ impl<'a> Events<'a> {
         Self { text, random, kind, seed, versions, cause: String::new() }
     }
 
-    /// The next append: so many events of one aggregate, at exactly the version it is at.
+    /// The next append: so many events of one aggregate, or each of another, at exactly the version
+    /// that it is at.
     pub(crate) fn append(&mut self, events: u64) -> Append {
+        let correlation = self.random.uuid().to_string();
+        let mut append = Append { events: Vec::new(), expectations: Vec::new() };
+        let of_each = if self.kind.is_spread { 1 } else { events };
+        while (append.events.len() as u64) < events {
+            self.add(&mut append, of_each, &correlation);
+        }
+        append
+    }
+
+    fn add(&mut self, append: &mut Append, events: u64, correlation: &str) {
         let chosen = self.random.below(self.versions.len() as u64);
         let aggregate_id = Random::from_seed(self.seed.wrapping_add(chosen)).uuid().to_string();
         let key = AggregateKey::new("Bench", aggregate_id);
         let at = usize::try_from(chosen).unwrap_or(0);
         let before = ExpectedVersion::Exact(Version(self.versions[at].into()));
         self.versions[at] += u32::try_from(events).unwrap_or(u32::MAX);
-        let correlation = self.random.uuid().to_string();
-        let events = (0..events).map(|_| self.event(&key, &correlation)).collect();
-        Append { events, expectations: vec![(key, before)] }
+        append.events.extend((0..events).map(|_| self.event(&key, correlation)));
+        if append.expectations.iter().all(|(known, _)| *known != key) {
+            append.expectations.push((key, before));
+        }
     }
 
     fn event(&mut self, key: &AggregateKey, correlation: &str) -> NewEvent {
@@ -152,7 +166,8 @@ mod tests {
         let text = RandomText::new(&mut Random::from_seed(1), 1_024);
         for ids in [Ids::V4, Ids::V7] {
             let is_linked = ids == Ids::V4;
-            let mut events = Events::new(&text, Kind { ids, event_bytes: 1_024, is_linked }, 1);
+            let kind = Kind { ids, event_bytes: 1_024, is_linked, is_spread: false };
+            let mut events = Events::new(&text, kind, 1);
             for round in 0..3 {
                 let append = events.append(10);
                 assert_eq!(append.expectations[0].1, ExpectedVersion::Exact(Version(round * 10)));
@@ -165,6 +180,26 @@ mod tests {
                         if ids == Ids::V4 { 4 } else { 7 }
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn events_that_are_spread_expect_each_aggregate_once_where_it_is() {
+        let text = RandomText::new(&mut Random::from_seed(1));
+        let (ids, event_bytes) = (Ids::V7, 64);
+        let kind = Kind { ids, event_bytes, is_linked: false, is_spread: true };
+        let mut events = Events::new(&text, kind, 5);
+        let mut stored = std::collections::HashMap::<AggregateKey, u64>::new();
+        for _ in 0..20 {
+            let append = events.append(30);
+            assert_eq!((append.events.len(), append.expectations.len()), (30, 5));
+            for (key, before) in append.expectations {
+                let version = stored.get(&key).copied().unwrap_or(0);
+                assert_eq!(before, ExpectedVersion::Exact(Version(version)));
+            }
+            for event in append.events {
+                *stored.entry(event.aggregate).or_default() += 1;
             }
         }
     }

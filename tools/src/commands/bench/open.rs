@@ -26,7 +26,8 @@ const EXAMPLES: &str = "Examples:
   quipu bench open --log ./bench-log --read-aggregate --cold
 
 With --events a log that has fewer is filled first, once: events of --event-bytes without
-correlation and causation ids, in appends of 100. With --kills a process appends made-up events
+correlation and causation ids, in appends of 100, each event of another
+aggregate. With --kills a process appends made-up events
 until it is killed (SIGKILL), again and again, and each next start is measured: use a log that is
 made for this.
 
@@ -85,6 +86,7 @@ impl Args {
             aggregates: self.aggregates,
             ids: self.ids,
             unlinked: true,
+            spread: true,
             seconds: u64::from(u32::MAX),
             events: None,
             rate: None,

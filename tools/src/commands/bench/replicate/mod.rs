@@ -245,7 +245,7 @@ impl Drop for TemporaryLog {
 fn fill(args: &Args, log: &Embedded, events: u64) -> Result<(), Failure> {
     let text = RandomText::new(&mut Random::from_entropy(), args.event_bytes);
     let event_bytes = usize::try_from(args.event_bytes).unwrap_or(usize::MAX);
-    let kind = Kind { ids: Ids::V7, event_bytes, is_linked: true };
+    let kind = Kind { ids: Ids::V7, event_bytes, is_linked: true, is_spread: false };
     let mut source = Events::new(&text, kind, 10_000);
     let mut left = events;
     while left > 0 {
