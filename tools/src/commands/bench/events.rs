@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn events_that_are_spread_expect_each_aggregate_once_where_it_is() {
-        let text = RandomText::new(&mut Random::from_seed(1));
+        let text = RandomText::new(&mut Random::from_seed(1), 1_024);
         let (ids, event_bytes) = (Ids::V7, 64);
         let kind = Kind { ids, event_bytes, is_linked: false, is_spread: true };
         let mut events = Events::new(&text, kind, 5);
