@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus_support::*;
-use futures::executor::block_on;
+use futures::future::select;
 use futures::{FutureExt, StreamExt, future};
 use futures_timer::Delay;
 use parking_lot::Mutex;
@@ -395,6 +395,31 @@ fn a_bus_runs_once_in_a_process_and_a_second_one_is_refused_or_waits() {
         // Killed, not stopped: in one process that is known at once.
         drop(second.unwrap());
         log.bus().await.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_bus_stops_whatever_its_handlers_are_about_to_do() {
+    block_on(async {
+        let log = Log::new();
+        let rounds = async {
+            for _ in 0..2_000 {
+                let bus = log.bus().await;
+                for handler in 0..8 {
+                    let book = Book::default();
+                    let handler = Handler::new(handler.to_string()).begin(Begin::End);
+                    bus.subscribe(handler, book.writer()).await.unwrap();
+                }
+                within(bus.stop()).await.unwrap();
+            }
+        };
+        // Events keep coming, so that handlers are on their way from one to the next.
+        let appends = async {
+            loop {
+                log.store(&[("a", "Begun")]).await;
+            }
+        };
+        select(Box::pin(rounds), Box::pin(appends)).await;
     });
 }
 

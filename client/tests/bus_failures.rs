@@ -11,7 +11,6 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use bus_support::*;
-use futures::executor::block_on;
 use futures::future;
 use parking_lot::Mutex;
 use quipu_client::*;

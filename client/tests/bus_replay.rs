@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bus_support::*;
-use futures::executor::block_on;
 use quipu_client::*;
 
 async fn until_ended(notes: &HandlerNotes, replay_id: Uuid) -> u64 {

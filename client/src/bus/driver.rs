@@ -96,14 +96,19 @@ impl Driver {
 
     /// Works until the handler stops. What is being called then is finished, all else given back.
     pub(super) async fn run(mut self) {
-        while !self.is_stopping() || self.calling + self.noting > 0 {
+        loop {
+            // Looked at once a round: what ends the loop and what is waited for must not differ.
+            let is_stopping = self.is_stopping();
+            if is_stopping && self.calling + self.noting == 0 {
+                break;
+            }
             let asked = self.handler.asked.listen();
             self.load_asked();
             self.begin_replay();
             self.note_replay();
             self.start_calls();
             self.report();
-            self.next(asked).await;
+            self.next(asked, is_stopping).await;
         }
         self.report();
     }
@@ -113,9 +118,8 @@ impl Driver {
     }
 
     /// Waits until something happens, and takes it.
-    async fn next(&mut self, mut asked: EventListener) {
+    async fn next(&mut self, mut asked: EventListener, is_stopping: bool) {
         let stop = Arc::clone(&self.handler.stop);
-        let is_stopping = self.is_stopping();
         let mut stopped = pin!(async {
             if is_stopping {
                 // It is known already: what is left is waited for.

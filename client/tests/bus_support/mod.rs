@@ -156,6 +156,11 @@ impl Gate {
     }
 }
 
+/// Runs a test; a hang is a failure.
+pub(crate) fn block_on(test: impl Future<Output = ()>) {
+    futures::executor::block_on(within(test));
+}
+
 /// What `future` gives; a hang is a failure.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     match select(Box::pin(future), Delay::new(PATIENCE)).await {
