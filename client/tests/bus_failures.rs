@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bus_support::*;
 use futures::future;
+use futures_timer::Delay;
 use parking_lot::Mutex;
 use quipu_client::*;
 use serde::{Deserialize, Serialize};
@@ -461,5 +462,49 @@ fn a_stop_finishes_what_is_at_hand_and_gives_back_what_waits() {
         within(bus.stop()).await.unwrap();
         let places = Places::newest(&*log.store, "main").await.unwrap().1.unwrap();
         assert_eq!(places.handlers["slow"].position.0, bad[0] - 1);
+    });
+}
+
+#[test]
+fn an_event_that_is_dropped_before_its_turn_takes_no_other_along() {
+    block_on(async {
+        let log = Log::new();
+        let bus = log.bus().await;
+        let picky = Picky::default();
+        let (go, gate) = channel::<()>();
+        let (gate, handle) = (Mutex::new(gate), picky.sync());
+        let code = move |delivery: &Delivery| {
+            if delivery.record().aggregate_id() == "slow" {
+                gate.lock().recv().ok();
+            }
+            handle(delivery)
+        };
+        bus.subscribe(Handler::new("h").backoff(hasty(0)), code).await.unwrap();
+        let bad = log.store(&[("bad", "Begun"), ("bad", "Ended")]).await;
+        until_parked(&bus, "h", 2).await;
+        let in_hand = async |events| until(async || metrics(&bus, "h").await.queue == events).await;
+        let slow = log.store(&[("slow", "Begun")]).await;
+        in_hand(1).await;
+        // Both are in the lane by then, one before the next event and one behind it.
+        let notes = bus.notes("h").await.unwrap();
+        let asked = async |position| {
+            notes.replay_parked(Position(position)).await.unwrap();
+            Delay::new(Duration::from_millis(200)).await;
+        };
+        asked(bad[0]).await;
+        let next = log.store(&[("next", "Begun")]).await;
+        in_hand(2).await;
+        asked(bad[1]).await;
+        for position in bad {
+            notes.drop_parked(Position(position), "of no use").await.unwrap();
+        }
+        until(async || metrics(&bus, "h").await.parked == 0).await;
+        picky.is_well.store(true, Ordering::SeqCst);
+        go.send(()).unwrap();
+        in_hand(0).await;
+        let last = log.store(&[("last", "Begun")]).await;
+        picky.book.filled(3).await;
+        assert_eq!(picky.book.positions(), [slow[0], next[0], last[0]]);
+        bus.stop().await.unwrap();
     });
 }

@@ -250,10 +250,14 @@ impl Driver {
         };
         let room = self.reach.saturating_sub(works.len()).max(1);
         let taken = self.lanes.batch(lane, |batch, work| {
-            // What is parked now is noted when it is handled: one at a time.
-            let is_parked = |work: &Work| notes.parked.get(work.record.position()).is_some();
+            // What is parked now is noted when it is handled: one at a time. What was parked may be
+            // gone by now, and takes nothing along.
+            let is_alone = |work: &Work| {
+                matches!(work.cause, Cause::Parked { .. })
+                    || notes.parked.get(work.record.position()).is_some()
+            };
             let joins = |first: &Work| {
-                first.failed + work.failed == 0 && !is_parked(first) && !is_parked(work)
+                first.failed + work.failed == 0 && !is_alone(first) && !is_alone(work)
             };
             batch.len() < room && batch.first().is_none_or(joins) && ahead(work).is_none()
         });
