@@ -508,3 +508,31 @@ fn an_event_that_is_dropped_before_its_turn_takes_no_other_along() {
         bus.stop().await.unwrap();
     });
 }
+
+#[test]
+fn a_bus_stops_although_calls_wait_for_a_thread_and_all_of_them_hang() {
+    block_on(async {
+        let log = Log::new();
+        let bus = log.bus().await;
+        let (go, gate) = channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let code = move |_: Delivery| {
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.lock().recv().ok();
+                Ok(())
+            }
+        };
+        let handler = Handler::new("hangs").backoff(hasty(0)).timeout(Duration::from_millis(100));
+        bus.subscribe_async(handler.concurrency(64), code).await.unwrap();
+        // One after the other, so that each is a call of its own.
+        for event in 1..=30 {
+            log.store(&[(&event.to_string(), "Begun")]).await;
+            Delay::new(Duration::from_millis(10)).await;
+        }
+        let reason = until_stopped(&bus, "hangs").await;
+        assert!(reason.contains("hang"), "{reason}");
+        within(bus.stop()).await.unwrap();
+        drop(go);
+    });
+}

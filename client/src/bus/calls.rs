@@ -138,13 +138,17 @@ impl Calls {
         run: impl Future<Output = Attempted> + Send + 'static,
         pulse: Arc<Pulse>,
     ) -> Attempted {
-        let Self { workers, timeout, .. } = self;
+        let Self { workers, timeout, stop, .. } = self;
         let mut task = workers.spawn(watched(run, Arc::clone(&pulse)));
         loop {
             let late = Delay::new(pulse.left(timeout));
             match select(&mut task, late).await {
                 Either::Left((attempted, _)) => return attempted,
                 Either::Right(_) => {
+                    // Every thread may hang: none would ever begin it.
+                    if stop.is_set() && pulse.give_back() {
+                        return Attempted { handled: 0, end: End::Over };
+                    }
                     if let Some(handled) = pulse.give_up(timeout, &workers) {
                         let hangs = pulse.hangs();
                         let failure = if hangs { Failure::Hangs } else { Failure::TimedOut };
@@ -251,6 +255,13 @@ impl Pulse {
     /// What is left of the time that the event under way may take.
     fn left(&self, timeout: Duration) -> Duration {
         timeout.saturating_sub(self.elapsed())
+    }
+
+    /// Gives the batch up if nothing of it has begun.
+    fn give_back(&self) -> bool {
+        let mut beat = self.0.lock();
+        beat.is_given_up |= beat.current.is_none();
+        beat.is_given_up
     }
 
     /// Gives the batch up if its event under way has had its time; says how many were handled.
