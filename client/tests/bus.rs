@@ -399,6 +399,31 @@ fn a_bus_runs_once_in_a_process_and_a_second_one_is_refused_or_waits() {
 }
 
 #[test]
+fn a_bus_that_waits_runs_as_soon_as_the_one_before_has_ended() {
+    block_on(async {
+        let log = Log::new();
+        let waits = || BusOptions {
+            if_held: IfHeld::Wait,
+            // Whoever misses the end asks again long after a test is given up.
+            lease_within: PATIENCE,
+            ..BusOptions::default()
+        };
+        let mut running = log.bus().await;
+        for round in 0..20 {
+            let mut next = Box::pin(log.bus_with(waits()));
+            assert!((&mut next).now_or_never().is_none());
+            let ends = async move {
+                if round % 2 == 0 {
+                    running.stop().await.unwrap();
+                }
+            };
+            running = within(future::join(next, ends)).await.0.unwrap();
+        }
+        running.stop().await.unwrap();
+    });
+}
+
+#[test]
 fn a_bus_stops_whatever_its_handlers_are_about_to_do() {
     block_on(async {
         let log = Log::new();

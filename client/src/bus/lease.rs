@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_listener::{Event, EventListener};
 use futures::future::{Either, select};
 use futures_timer::Delay;
 use parking_lot::Mutex;
@@ -32,6 +33,8 @@ const PATIENCE: u32 = 3;
 
 /// The buses that run in this process, of logs that no other process can write to.
 static RUNNING: Mutex<BTreeSet<(Uuid, String)>> = Mutex::new(BTreeSet::new());
+/// One of them runs no longer.
+static ENDED: Event = Event::new();
 
 #[derive(Serialize, Deserialize)]
 struct Run {
@@ -51,6 +54,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         RUNNING.lock().remove(&(self.0, std::mem::take(&mut self.1)));
+        ENDED.notify(usize::MAX);
     }
 }
 
@@ -70,6 +74,8 @@ pub(super) async fn take(
     loop {
         let (version, last) = Places::newest(&**store, bus).await?;
         check_log(bus, last.as_ref(), log_id, options.adopts)?;
+        // Taken before looking: the record that a bus has ended comes before its place is free.
+        let freed = ENDED.listen();
         let claim = if store.is_exclusive() { Claim::stake(log_id, bus) } else { None };
         let is_held = match &last {
             _ if store.is_exclusive() => claim.is_none(),
@@ -81,7 +87,7 @@ pub(super) async fn take(
             if options.if_held == IfHeld::Refuse {
                 return Err(BusError::Held { bus: bus.clone(), holder, run });
             }
-            wait_for_change(store, options, version).await?;
+            wait_for_change(store, options, version, freed).await?;
             continue;
         }
         let handlers = last.map(|last| last.handlers).unwrap_or_default();
@@ -133,20 +139,22 @@ async fn answers(
     }
 }
 
-/// Waits until the bus may be free: its run has ended, or it is time to ask again.
+/// Waits until the bus may be free: its run has ended, here or elsewhere, or it is time to ask
+/// again.
 async fn wait_for_change(
     store: &Arc<dyn EventStore>,
     options: &BusOptions,
     version: Version,
 ) -> Result<(), BusError> {
     let ended = |record: &Record| {
+    freed: EventListener,
         let is_of_it = record.aggregate_type() == CHECKPOINT_TYPE && record.version() > version;
         (is_of_it && closes(record) == Some(true)).then_some(())
     };
     let ended = first_of(store, &options.name, Position::START, ended);
     let again =
         Delay::new(options.lease_within.saturating_mul(PATIENCE).max(Duration::from_millis(1)));
-    match select(Box::pin(ended), again).await {
+    match select(Box::pin(ended), select(freed, again)).await {
         Either::Left((ended, _)) => ended,
         Either::Right(_) => Ok(()),
     }
