@@ -448,6 +448,25 @@ fn a_bus_stops_whatever_its_handlers_are_about_to_do() {
     });
 }
 
+#[test]
+fn whoever_asks_for_a_bus_that_has_just_begun_is_answered() {
+    block_on(async {
+        let log = Log::new();
+        let (asker, key) = (log.store.clone(), AggregateKey::new(LEASE_TYPE, "main"));
+        let asked = json!({ "run": Uuid::from_u128(7) }).to_string();
+        let asked = asker.new_event(key.clone(), "LeaseAsked", asked);
+        let asks = async move {
+            asker.append_system(Append::any(vec![asked])).await.unwrap();
+        };
+        let moment = Moment::Stored(AggregateKey::new(CHECKPOINT_TYPE, "main"));
+        let happens = Mutex::new(Some(asks.boxed()));
+        let store = Arc::new(Unlucky { store: log.store.clone(), moment, happens });
+        let bus = EventBus::open(store, BusOptions::default()).await.unwrap();
+        until(async || log.store.version(&key).await == Ok(Version(2))).await;
+        bus.stop().await.unwrap();
+    });
+}
+
 /// Puts a record of places into the log, as another program might.
 async fn put_places(log: &Log, places: serde_json::Value) {
     let key = AggregateKey::new(CHECKPOINT_TYPE, "main");

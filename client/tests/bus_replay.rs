@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bus_support::*;
+use futures::FutureExt;
+use futures_timer::Delay;
+use parking_lot::Mutex;
 use quipu_client::*;
 
 async fn until_ended(notes: &HandlerNotes, replay_id: Uuid) -> u64 {
@@ -170,6 +173,32 @@ fn what_fails_in_a_replay_is_parked_and_what_was_parked_is_not_any_more() {
         let replay_id = notes.replay(ReplayRequest::default()).await.unwrap();
         assert_eq!(until_ended(&notes, replay_id).await, 20);
         assert_eq!(parked(&bus, "h").await, []);
+        bus.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_replay_that_is_asked_for_while_its_handler_begins_is_not_missed() {
+    block_on(async {
+        let log = Log::new();
+        log.fill(20, 1).await;
+        let bus = log.bus().await;
+        let book = Book::default();
+        bus.subscribe(Handler::new("h"), book.writer()).await.unwrap();
+        book.filled(20).await;
+        let notes = bus.notes("h").await.unwrap();
+        bus.stop().await.unwrap();
+        // When the handler has read its notes; and the bus has time to hear of it.
+        let moment = Moment::Read(notes.stream());
+        let asks = async move {
+            notes.replay(ReplayRequest::default()).await.unwrap();
+            Delay::new(Duration::from_millis(200)).await;
+        };
+        let happens = Mutex::new(Some(asks.boxed()));
+        let store = Arc::new(Unlucky { store: log.store.clone(), moment, happens });
+        let bus = EventBus::open(store, BusOptions::default()).await.unwrap();
+        bus.subscribe(Handler::new("h"), book.writer()).await.unwrap();
+        book.filled(40).await;
         bus.stop().await.unwrap();
     });
 }

@@ -22,7 +22,7 @@ use super::metrics::HandlerMetrics;
 use super::notes::HandlerNotes;
 use super::options::BusOptions;
 use super::places::{Place, Places};
-use super::shared::{BusShared, HandlerShared, Remembered, end_of};
+use super::shared::{BusShared, HandlerShared, end_of};
 use super::source::Source;
 use super::stop::Stop;
 use super::workers::Workers;
@@ -98,7 +98,7 @@ impl EventBus {
         let run = SystemStamps.next().event_id;
         let workers = Workers::start(&format!("quipu-{}", options.name), options.threads)?;
         let end = end_of(&*store).await?;
-        let Taken { places, claim } = take(&store, &options, run).await?;
+        let Taken { places, since, claim } = take(&store, &options, run).await?;
         let shared = Arc::new(BusShared {
             store,
             name: options.name,
@@ -110,7 +110,7 @@ impl EventBus {
             problem: Mutex::default(),
         });
         let end = end.max(shared.end().await?);
-        let listening = listen(Arc::clone(&shared), end);
+        let listening = listen(Arc::clone(&shared), since);
         let (tasks, saver) = (workers.spawn(listening), workers.spawn(save(Arc::clone(&shared))));
         let (tasks, saver) = (Mutex::new(vec![tasks]), Mutex::new(Some(saver)));
         Ok(Self { shared, tasks, saver, workers, end, _claim: claim })
@@ -206,16 +206,15 @@ impl EventBus {
             places.handlers.extend(now);
             places
         };
-        self.shared.places.save(closed).await
+        self.shared.places.save(closed).await.map(drop)
     }
 
     async fn start(&self, settings: Handler, code: Code) -> Result<(), BusError> {
         check_name("handler", &settings.name)?;
         let position = self.place_of(&settings).await?;
-        let BusShared { store, name, .. } = &*self.shared;
-        let notes = Remembered::read(&**store, name, &settings.name).await?;
+        let store = &self.shared.store;
         let workers = Workers::start(&format!("quipu-{}", settings.name), settings.threads)?;
-        let handler = Arc::new(HandlerShared::new(settings, notes, position));
+        let handler = Arc::new(HandlerShared::new(settings, position));
         self.register(&handler).await?;
         let calls = Calls {
             code,
@@ -248,7 +247,7 @@ impl EventBus {
         }
     }
 
-    /// Saves the handler's place, so that it is known from here on whatever happens.
+    /// Makes the handler known.
     async fn register(&self, handler: &Arc<HandlerShared>) -> Result<(), BusError> {
         let name = handler.name().to_owned();
         {
@@ -264,19 +263,27 @@ impl EventBus {
             }
             handlers.insert(name.clone(), Arc::clone(handler));
         }
-        let place = handler.place();
-        if self.shared.places.last().await.handlers.get(&name) == Some(&place) {
-            return Ok(());
-        }
-        let saved = self.shared.places.save(|mut places| {
-            places.handlers.insert(name.clone(), place);
-            places
-        });
-        let saved = saved.await;
-        if saved.is_err() {
+        let begun = self.begin(handler).await;
+        if begun.is_err() {
             self.shared.handlers.lock().remove(&name);
         }
-        saved
+        begun
+    }
+
+    /// Reads the handler's notes, of which it hears by now; and saves its place, so that it is
+    /// known from here on whatever happens.
+    async fn begin(&self, handler: &HandlerShared) -> Result<(), BusError> {
+        let BusShared { store, name: bus, places, .. } = &*self.shared;
+        handler.remember(&**store, bus).await?;
+        let (name, place) = (handler.name(), handler.place());
+        if places.last().await.handlers.get(name) == Some(&place) {
+            return Ok(());
+        }
+        let saved = places.save(|mut places| {
+            places.handlers.insert(name.to_owned(), place);
+            places
+        });
+        saved.await.map(drop)
     }
 }
 

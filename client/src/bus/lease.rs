@@ -61,6 +61,8 @@ impl Drop for Claim {
 /// A bus that runs here from now on.
 pub(super) struct Taken {
     pub(super) places: SavedPlaces,
+    /// Whoever asks after this asks this run.
+    pub(super) since: Position,
     pub(super) claim: Option<Claim>,
 }
 
@@ -72,10 +74,10 @@ pub(super) async fn take(
 ) -> Result<Taken, BusError> {
     let (bus, log_id) = (&options.name, store.log_id());
     loop {
-        let (version, last) = Places::newest(&**store, bus).await?;
-        check_log(bus, last.as_ref(), log_id, options.adopts)?;
         // Taken before looking: the record that a bus has ended comes before its place is free.
         let freed = ENDED.listen();
+        let (version, last) = Places::newest(&**store, bus).await?;
+        check_log(bus, last.as_ref(), log_id, options.adopts)?;
         let claim = if store.is_exclusive() { Claim::stake(log_id, bus) } else { None };
         let is_held = match &last {
             _ if store.is_exclusive() => claim.is_none(),
@@ -94,7 +96,7 @@ pub(super) async fn take(
         let holder = options.holder.clone();
         let places = Places { log_id, run, holder, is_closed: false, handlers };
         match SavedPlaces::open(Arc::clone(store), bus, version, places).await {
-            Ok(places) => return Ok(Taken { places, claim }),
+            Ok((places, since)) => return Ok(Taken { places, since, claim }),
             // Somebody else was faster, and is asked next.
             Err(BusError::Lost { .. }) => {}
             Err(error) => return Err(error),
@@ -145,9 +147,9 @@ async fn wait_for_change(
     store: &Arc<dyn EventStore>,
     options: &BusOptions,
     version: Version,
+    freed: EventListener,
 ) -> Result<(), BusError> {
     let ended = |record: &Record| {
-    freed: EventListener,
         let is_of_it = record.aggregate_type() == CHECKPOINT_TYPE && record.version() > version;
         (is_of_it && closes(record) == Some(true)).then_some(())
     };

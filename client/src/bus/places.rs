@@ -93,28 +93,31 @@ pub(super) struct SavedPlaces {
 }
 
 impl SavedPlaces {
-    /// Saves the first places of a run, behind the record with this version.
+    /// Saves the first places of a run, behind the record with this version; gives their position.
     pub(super) async fn open(
         store: Arc<dyn EventStore>,
         bus: &str,
         version: Version,
         places: Places,
-    ) -> Result<Self, BusError> {
+    ) -> Result<(Self, Position), BusError> {
         let bus = bus.to_owned();
         let saved = Mutex::new((version, places.clone()));
         let opened = Self { store, bus, saved };
-        opened.save(|_| places).await?;
-        Ok(opened)
+        let position = opened.save(|_| places).await?;
+        Ok((opened, position))
     }
 
-    /// Saves new places.
-    pub(super) async fn save(&self, change: impl FnOnce(Places) -> Places) -> Result<(), BusError> {
+    /// Saves new places; gives the position of their record.
+    pub(super) async fn save(
+        &self,
+        change: impl FnOnce(Places) -> Places,
+    ) -> Result<Position, BusError> {
         let mut saved = self.saved.lock().await;
         let places = change(saved.1.clone());
         let append = places.append(&self.bus, saved.0);
-        loop {
+        let outcome = loop {
             match self.store.append_system(append.clone()).await {
-                Ok(_) => break,
+                Ok(outcome) => break outcome,
                 Err(AppendError::Conflict(_)) => {
                     return Err(BusError::Lost { bus: self.bus.clone() });
                 }
@@ -122,9 +125,9 @@ impl SavedPlaces {
                 Err(error) if error.is_outcome_unknown() => Delay::new(RETRY_PAUSE).await,
                 Err(error) => return Err(error.into()),
             }
-        }
+        };
         *saved = (saved.0.next(), places);
-        Ok(())
+        Ok(outcome.last_position())
     }
 
     /// What was saved last.

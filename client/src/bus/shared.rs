@@ -66,7 +66,7 @@ impl BusShared {
             places
         });
         let problem = match saved.await {
-            Ok(()) => {
+            Ok(_) => {
                 let handlers = self.handlers.lock();
                 for (name, place) in now {
                     handlers.get(&name).inspect(|handler| handler.saved(place.position));
@@ -222,12 +222,12 @@ struct Progress {
 }
 
 impl HandlerShared {
-    pub(super) fn new(settings: Handler, notes: Remembered, position: Position) -> Self {
+    pub(super) fn new(settings: Handler, position: Position) -> Self {
         let progress = Progress { position, saved: position, ..Progress::default() };
         Self {
             settings,
             meter: Arc::default(),
-            notes: Mutex::new(notes),
+            notes: Mutex::default(),
             progress: Mutex::new(progress),
             status: Mutex::default(),
             stop: Arc::default(),
@@ -237,6 +237,22 @@ impl HandlerShared {
 
     pub(super) fn name(&self) -> &str {
         &self.settings.name
+    }
+
+    /// Reads the notes. Those that are heard of meanwhile are among them in the end.
+    pub(super) async fn remember(
+        &self,
+        store: &dyn EventStore,
+        bus: &str,
+    ) -> Result<(), ReadError> {
+        loop {
+            let read = Remembered::read(store, bus, self.name()).await?;
+            let mut notes = self.notes.lock();
+            if read.upto >= notes.upto {
+                *notes = read;
+                return Ok(());
+            }
+        }
     }
 
     /// A note that somebody else wrote.

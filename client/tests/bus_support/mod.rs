@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use event_listener::Event;
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
+use futures::{FutureExt, StreamExt, stream};
 use futures_timer::Delay;
 use parking_lot::Mutex;
 use quipu_client::*;
@@ -66,6 +67,65 @@ impl Log {
         for outcome in futures::future::join_all(appends).await {
             outcome.unwrap();
         }
+    }
+}
+
+/// When something happens.
+pub(crate) enum Moment {
+    /// When this aggregate has been read.
+    Read(AggregateKey),
+    /// When something has been stored for this aggregate of the system's.
+    Stored(AggregateKey),
+}
+
+/// A log in which something happens at a moment, once.
+pub(crate) struct Unlucky {
+    pub(crate) store: Arc<Embedded>,
+    pub(crate) moment: Moment,
+    pub(crate) happens: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl EventStore for Unlucky {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.store.append(append)
+    }
+
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        let is_now =
+            matches!(&self.moment, Moment::Stored(key) if append.events[0].aggregate == *key);
+        let happens = self.happens.lock().take_if(|_| is_now);
+        async move {
+            let outcome = self.store.append_system(append).await;
+            if let Some(happens) = happens {
+                happens.await;
+            }
+            outcome
+        }
+        .boxed()
+    }
+
+    fn read(&self, request: ReadRequest) -> RecordStream {
+        let key = request.filter.aggregate.as_ref();
+        let is_now = matches!(&self.moment, Moment::Read(read) if Some(read) == key);
+        let happens = self.happens.lock().take_if(|_| is_now);
+        let records = self.store.read(request).map(|record| Ok(vec![record?]));
+        let end = stream::iter(happens).then(async |happens| {
+            happens.await;
+            Ok(Vec::new())
+        });
+        RecordStream::new(records.chain(end).boxed())
+    }
+
+    fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {
+        self.store.subscribe(request)
+    }
+
+    fn log_id(&self) -> Uuid {
+        self.store.log_id()
+    }
+
+    fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>> {
+        self.store.version(key)
     }
 }
 
