@@ -519,3 +519,24 @@ fn bad_records(id: u64) -> Vec<u8> {
     message[16..24].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
     message
 }
+
+#[test]
+fn nobody_waits_for_a_connection_whose_runtime_is_gone_before_it_ran() {
+    let peers = tokio::runtime::Runtime::new().expect("threads");
+    let (port, runtime) = (peers.block_on(Port::open()), runtime());
+    let address = port.address.clone();
+    let welcomed = peers.spawn(async move { port.welcomed(&welcome(LOG)).await });
+    // It connects, and is not driven after that.
+    let remote = runtime.block_on(Remote::connect(&address)).expect("the peer welcomes it");
+    drop(runtime);
+    peers.block_on(async {
+        assert_eq!(within(remote.append(append(1))).await, Err(AppendError::Closed));
+        let version = within(remote.version(&AggregateKey::new("T", "1"))).await;
+        assert_eq!(version, Err(ReadError::Closed));
+        drop(welcomed.await.expect("a peer"));
+    });
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}

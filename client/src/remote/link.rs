@@ -16,15 +16,20 @@ const LOOKS: u32 = 8;
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until there can be no connection any more.
-pub(super) async fn run(shared: Arc<Shared>, first: Connection) {
-    // However this ends, also with the runtime it runs on, nobody waits for ever.
+pub(super) fn run(
+    shared: Arc<Shared>,
+    first: Connection,
+) -> impl Future<Output = ()> + Send + 'static {
+    // However this ends, also with the runtime it runs on and before it ran, nobody waits for ever.
     let ended = Ended(shared);
-    let shared = &*ended.0;
-    let ending = tokio::select! {
-        ending = keep_connected(shared, first) => ending,
-        never = expire(shared) => match never {},
-    };
-    shared.end(&ending);
+    async move {
+        let shared = &*ended.0;
+        let ending = tokio::select! {
+            ending = keep_connected(shared, first) => ending,
+            never = expire(shared) => match never {},
+        };
+        shared.end(&ending);
+    }
 }
 
 struct Ended(Arc<Shared>);
