@@ -52,6 +52,9 @@ pub enum SnapshotError {
     /// It was not stored.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The host's code has.
+    #[error("its state panicked when it was to be kept")]
+    Panicked,
 }
 
 /// A snapshot's JSON.

@@ -1,9 +1,11 @@
 //! When snapshots are taken, and the work of taking them: off the path of whoever saves.
 
 use std::collections::{HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use blocking::unblock;
+use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::{AbortHandle, BoxFuture, abortable};
 use parking_lot::{Condvar, Mutex};
@@ -129,7 +131,10 @@ impl Snapshots {
 impl Shared {
     fn run(&self) {
         while let Some((key, job)) = self.next() {
-            let (taking, handle) = abortable(job());
+            // A state is a host's code: its panic must not end the queue.
+            let taken = AssertUnwindSafe(job()).catch_unwind();
+            let taken = taken.map(|taken| taken.unwrap_or(Err(SnapshotError::Panicked)));
+            let (taking, handle) = abortable(taken);
             {
                 let mut state = self.state.lock();
                 if state.is_closed {

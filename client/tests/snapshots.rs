@@ -285,3 +285,52 @@ fn the_log_is_free_when_its_holders_are_gone() {
         });
     }
 }
+
+/// A state that panics when it is kept.
+#[derive(Debug, Default, Deserialize)]
+struct Fragile(u64);
+
+impl Serialize for Fragile {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("a bug of the host");
+    }
+}
+
+impl Aggregate for Fragile {
+    const TYPE: &'static str = "Sum";
+    type Event = UntypedEvent;
+
+    fn apply(&mut self, _: &UntypedEvent) -> Result<(), Inapplicable> {
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+impl Snapshotted for Fragile {}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a thread that hangs must not hold up the test")]
+fn a_state_that_panics_when_it_is_kept_holds_up_nobody() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        block_on(async {
+            let log = Counting::new();
+            log.fill("a", 150).await;
+            log.fill("b", 150).await;
+            let snapshots = Snapshots::default();
+            let fragile = Repository::<_, Fragile>::new(log.clone()).with_snapshots(&snapshots);
+            fragile.load("a").await.unwrap();
+            snapshots.settled().await;
+            let counts = snapshots.counts();
+            let error = counts.last_error.unwrap().to_string();
+            assert!(counts.failed == 1 && error.contains("panicked"), "{error}");
+            // The queue goes on.
+            let sums = Repository::<_, Sum>::new(log).with_snapshots(&snapshots);
+            sums.load("b").await.unwrap();
+            snapshots.settled().await;
+            assert_eq!(snapshots.counts().taken, 1);
+        });
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(std::time::Duration::from_mins(1)).expect("it ends");
+}
