@@ -17,7 +17,7 @@ use crate::sql_error::SqlError;
 /// The oldest server that will do.
 const SERVER_VERSION_MIN: u32 = 13;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A server that takes no bytes for so long is gone.
+/// A server that takes no bytes for so long, or whose machine is silent for twice as long, is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Which Postgres, in which schema of its database.
@@ -50,6 +50,8 @@ impl Postgres {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
         config.tcp_user_timeout(SILENCE_MAX);
+        // Where an answer is waited for, nothing is sent that could be found not to be taken.
+        config.keepalives_idle(SILENCE_MAX).keepalives_interval(SILENCE_MAX);
         let tls = match config.get_ssl_mode() {
             SslMode::Disable => None,
             _ => Some(MakeRustlsConnect::new(trusting(ca_pem).map_err(settings)?)),
@@ -174,6 +176,13 @@ mod tests {
         let error = check_server(150_004, "15.4", "LATIN1").unwrap_err().to_string();
         assert!(error.contains("LATIN1") && error.contains("UTF8"), "{error}");
         assert!(check_server(130_000, "13.0", "UTF8").is_ok());
+    }
+
+    #[test]
+    fn a_machine_that_is_gone_is_found_out_within_a_minute_also_while_it_owes_an_answer() {
+        let config = Postgres::new("postgres://h", "public", None).unwrap().config;
+        let within = config.get_keepalives_idle() + config.get_keepalives_interval().unwrap();
+        assert!(config.get_keepalives() && within <= Duration::from_mins(1), "{within:?}");
     }
 
     #[test]
