@@ -1,6 +1,7 @@
 //! [`Replicator`]: keeps projections filled from a log.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -93,10 +94,15 @@ impl Replicator {
         until: Until,
         stop: impl Future<Output = ()>,
     ) -> Result<Summary, ReplicateError> {
-        self.make_tables().await?;
+        let mut stop = pin!(stop);
+        // Whoever holds a lock on the tables may hold it for long.
+        let tasks = tokio::select! {
+            tasks = self.begin() => tasks?,
+            () = &mut stop => return Ok(Summary::default()),
+        };
         let place = Place { schema: self.postgres.schema().to_owned(), shadow: None };
         let (stopper, stopped) = watch::channel(false);
-        let pipelines = self.by_checkpoint().await?.into_values().map(|tasks| {
+        let pipelines = tasks.into_values().map(|tasks| {
             let (setting, place) = (self.setting(stopped.clone()), place.clone());
             tokio::spawn(Pipeline { setting, place, tasks, until }.run())
         });
@@ -107,7 +113,7 @@ impl Replicator {
         })));
         let ended = tokio::select! {
             ended = &mut running => ended,
-            () = stop => {
+            () = &mut stop => {
                 stopper.send_replace(true);
                 running.await
             }
@@ -116,6 +122,11 @@ impl Replicator {
         handles.iter().for_each(tokio::task::AbortHandle::abort);
         let failed = ended?.into_iter().flat_map(|ended| ended.failed).collect();
         Ok(Summary { failed })
+    }
+
+    async fn begin(&self) -> Result<BTreeMap<Position, Vec<Task>>, ReplicateError> {
+        self.make_tables().await?;
+        self.by_checkpoint().await
     }
 
     /// Makes the tables of all projections, or brings them up to date.

@@ -182,3 +182,20 @@ fn one_whose_checkpoint_was_taken_over_writes_nothing_and_goes_on_from_there() {
     bench.verify(mirror());
     assert_eq!(bench.value("SELECT count(*) FROM event_store"), "105");
 }
+
+#[test]
+fn one_that_waits_for_its_tables_is_stopped_all_the_same() {
+    // What holds the table needs no connection that would have to be kept.
+    let Some(cluster) = Cluster::start(&["max_prepared_transactions=1"]) else { return };
+    let bench = Bench::on(Arc::new(cluster));
+    bench.catch_up(mirror());
+    bench.query("BEGIN; LOCK quipu_replicator_migrations; PREPARE TRANSACTION 'held'");
+    wait(async {
+        let running = Running::start(bench.replicator(mirror()));
+        while bench.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(running.stop().await.unwrap(), Summary::default());
+    });
+    bench.query("ROLLBACK PREPARED 'held'");
+}
