@@ -199,7 +199,7 @@ fn whatever_is_killed_the_tables_are_what_the_log_gives() {
             println!("{round}: killed {victim} at {stored} events");
             assert!(!writer.is_finished(), "the writer goes on");
         }
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
     });
     victims.replicator.kill().unwrap();
     victims.replicator.wait().unwrap();
@@ -212,5 +212,16 @@ fn whatever_is_killed_the_tables_are_what_the_log_gives() {
     assert_eq!(rows, stored.to_string(), "{}", answer.out);
     let calls = "SELECT sum(calls) = (SELECT count(*) FROM event_store \
                  WHERE event_type = 'CallCompleted') FROM call_statistics";
+/// Tells the writer to end when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
     assert_eq!(victims.cluster.value(&victims.url, calls), "t");
 }
+        // Also where a kill fails: the writer would go on for ever, and the failure be a hang.
+        let ends = Ends(&done);
