@@ -15,7 +15,8 @@ use quipu_domain::catalogue::{
     CallAttempted, CallCompleted, CallStarted, ConsentGranted, DNCCheckPerformed, PaymentReceived,
 };
 use quipu_tests::postgres::Cluster;
-use support::{Place, Serving, line, quipu, run, serve, serve_on};
+use rustix::process::Signal;
+use support::{Place, Serving, line, quipu, run, serve, serve_on, signal};
 
 #[test]
 fn tables_are_filled_checked_and_filled_anew() {
@@ -85,6 +86,52 @@ fn the_bench_says_everything_that_is_to_be_known_of_its_speed_and_memory() {
     assert!(process["peak_rss_bytes"].as_u64().unwrap() > 1 << 20, "{process}");
     let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'quipu_bench'";
     assert_eq!(cluster.value(&url, left), "0", "nothing is left behind");
+}
+
+/// Starts it while somebody holds a table, and sends it signals once it waits; its exit code.
+fn interrupted(cluster: &Cluster, url: &str, line: &str, signals: usize) -> Option<i32> {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = \
+                   (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let mut child =
+        quipu().args(line.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while cluster.value(url, waiting) == "0" {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+    }
+    let mut code = None;
+    for _ in 0..signals {
+        assert_eq!(code, None, "the signals before were enough");
+        signal(&child, Signal::INT);
+        for _ in 0..40 {
+            std::thread::sleep(Duration::from_millis(50));
+            code = code.or(child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1)));
+        }
+    }
+    child.kill().ok();
+    child.wait().unwrap();
+    // Postgres does not look after a client while it waits for a lock.
+    let left = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    cluster.query(url, left);
+    code
+}
+
+#[test]
+fn a_signal_ends_it_also_while_it_waits_for_postgres() {
+    let Some(cluster) = Cluster::start(&["max_prepared_transactions=1"]) else { return };
+    let (place, url) = (Place::new(), cluster.database());
+    let here = format!("--log {} --postgres {url}", place.log);
+    let append = format!("append --log {} Call 42 --event-type Rang", place.log);
+    run(&append).code(0);
+    run(&format!("replicate {here} --catch-up")).code(0);
+    run(&append).code(0);
+    cluster.query(&url, "BEGIN; LOCK event_store; PREPARE TRANSACTION 'held'");
+    let catch_up = format!("replicate {here} --catch-up");
+    assert_eq!(interrupted(&cluster, &url, &catch_up, 1), Some(-1), "as any other command");
+    let follow = format!("replicate {here}");
+    assert_eq!(interrupted(&cluster, &url, &follow, 2), Some(3), "the second signal");
+    cluster.query(&url, "ROLLBACK PREPARED 'held'");
+    run(&catch_up).code(0);
+    assert_eq!(cluster.value(&url, "SELECT count(*) FROM event_store"), "2");
 }
 
 /// How many kills: more of them from the environment.
@@ -165,6 +212,15 @@ fn events(store: &Remote, number: u64) -> Vec<NewEvent> {
     ]
 }
 
+/// Tells the writer to end when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn whatever_is_killed_the_tables_are_what_the_log_gives() {
     let Some(cluster) = Cluster::start(&[]) else { return };
@@ -176,6 +232,8 @@ fn whatever_is_killed_the_tables_are_what_the_log_gives() {
     let (done, stored) = (AtomicBool::new(false), AtomicU64::new(0));
     let address = victims.listen.clone();
     std::thread::scope(|scope| {
+        // Also where a kill fails: the writer would go on for ever, and the failure be a hang.
+        let ends = Ends(&done);
         let writer = scope.spawn(|| {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async {
@@ -212,16 +270,5 @@ fn whatever_is_killed_the_tables_are_what_the_log_gives() {
     assert_eq!(rows, stored.to_string(), "{}", answer.out);
     let calls = "SELECT sum(calls) = (SELECT count(*) FROM event_store \
                  WHERE event_type = 'CallCompleted') FROM call_statistics";
-/// Tells the writer to end when it is dropped.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
     assert_eq!(victims.cluster.value(&victims.url, calls), "t");
 }
-        // Also where a kill fails: the writer would go on for ever, and the failure be a hang.
-        let ends = Ends(&done);

@@ -23,8 +23,9 @@ const EXAMPLES: &str = "Examples:
   quipu replicate verify --log ./log --postgres URL
 
 It makes its tables by itself, applies each event once in effect whatever is killed, and waits for a
-Postgres or a server that goes away. SIGTERM or SIGINT stops it. A password may also be in the
-environment variable PGPASSWORD. docs/replicator.md has the tables and how to add one in SQL.";
+Postgres or a server that goes away. SIGTERM or SIGINT stops it, a second one at once. A password
+may also be in the environment variable PGPASSWORD. docs/replicator.md has the tables and how to add
+one in SQL.";
 
 /// What to fill, or what to do with what was filled.
 #[derive(clap::Args)]

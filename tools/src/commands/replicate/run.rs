@@ -1,11 +1,13 @@
 //! `quipu replicate`: fills projections until it is stopped.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quipu_client::Embedded;
-use quipu_replicator::{Observer, Replicator};
+use quipu_replicator::{Observer, Replicator, Summary};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::postgres_args::PostgresArgs;
 use super::projection_args::ProjectionArgs;
@@ -58,21 +60,33 @@ pub(crate) fn run(args: &RunArgs, out: &mut Output) -> Result<(), Failure> {
         .observed_by(Arc::clone(&watcher) as Arc<dyn Observer>);
     let runtime = runtime()?;
     let summary = runtime.block_on(async {
-        let mut signals = Signals::new()?;
         keep_fresh(&store);
+        // It ends by itself; a signal ends it as it does any other command.
         if args.catch_up {
             return Ok(replicator.catch_up().await?);
         }
-        let stop = async {
-            signals.next().await;
-            whisper("stopping after this batch");
-        };
-        Ok::<_, Failure>(replicator.run(stop).await?)
+        follow(&replicator).await
     });
     runtime.shutdown_background();
     let failed = summary?.failed;
     report(&watcher, &meter, out)?;
     check_failed(&failed)
+}
+
+/// Follows the log until a signal comes.
+async fn follow(replicator: &Replicator) -> Result<Summary, Failure> {
+    let mut signals = Signals::new()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut running = pin!(replicator.run(async { drop(stopped.await) }));
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        () = signals.next() => drop(stop),
+    }
+    whisper("stopping after this batch; once more ends it at once");
+    tokio::select! {
+        ended = running => Ok(ended?),
+        () = signals.next() => Err(Failure::Unreachable("ended at once".to_owned())),
+    }
 }
 
 fn report(watcher: &Watcher, meter: &Meter, out: &mut Output) -> Result<(), Failure> {
