@@ -467,6 +467,33 @@ fn whoever_asks_for_a_bus_that_has_just_begun_is_answered() {
     });
 }
 
+/// The record was stored and not counted: the next one met it, and the bus believed itself lost.
+#[test]
+fn a_subscription_that_is_given_up_while_it_is_saved_leaves_its_name_and_the_bus() {
+    block_on(async {
+        let log = Log::new();
+        let moment = Moment::Stored(AggregateKey::new(CHECKPOINT_TYPE, "main"));
+        let happens = Mutex::default();
+        let store = Arc::new(Unlucky { store: log.store.clone(), moment, happens });
+        let bus = EventBus::open(store.clone(), BusOptions::default()).await.unwrap();
+        let stored = Arc::new(Gate::default());
+        let tells = Arc::clone(&stored);
+        let never = async move {
+            tells.open();
+            future::pending::<()>().await;
+        };
+        *store.happens.lock() = Some(never.boxed());
+        let book = Book::default();
+        let subscribing = bus.subscribe(Handler::new("h"), book.writer());
+        drop(select(Box::pin(subscribing), Box::pin(stored.opened())).await);
+        bus.subscribe(Handler::new("other"), book.writer()).await.unwrap();
+        bus.subscribe(Handler::new("h"), book.writer()).await.unwrap();
+        log.store(&[("a", "Begun")]).await;
+        book.filled(2).await;
+        bus.stop().await.unwrap();
+    });
+}
+
 /// Puts a record of places into the log, as another program might.
 async fn put_places(log: &Log, places: serde_json::Value) {
     let key = AggregateKey::new(CHECKPOINT_TYPE, "main");

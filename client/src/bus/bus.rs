@@ -263,11 +263,10 @@ impl EventBus {
             }
             handlers.insert(name.clone(), Arc::clone(handler));
         }
-        let begun = self.begin(handler).await;
-        if begun.is_err() {
-            self.shared.handlers.lock().remove(&name);
-        }
-        begun
+        let mut taken = TakenName { bus: &self.shared, name: Some(name) };
+        self.begin(handler).await?;
+        taken.name = None;
+        Ok(())
     }
 
     /// Reads the handler's notes, of which it hears by now; and saves its place, so that it is
@@ -297,6 +296,18 @@ impl Drop for EventBus {
         drop(std::mem::take(&mut *self.tasks.lock()));
         drop(self.saver.lock().take());
         self.workers.join();
+    }
+}
+
+/// A name that is free again unless its handler begins, whoever gives up before that.
+struct TakenName<'bus> {
+    bus: &'bus BusShared,
+    name: Option<String>,
+}
+
+impl Drop for TakenName<'_> {
+    fn drop(&mut self) {
+        self.name.take().map(|name| self.bus.handlers.lock().remove(&name));
     }
 }
 

@@ -89,7 +89,14 @@ pub(super) fn stream_of(bus: &str) -> AggregateKey {
 pub(super) struct SavedPlaces {
     store: Arc<dyn EventStore>,
     bus: String,
-    saved: Mutex<(Version, Places)>,
+    saved: Mutex<Saved>,
+}
+
+struct Saved {
+    version: Version,
+    places: Places,
+    /// What was sent and not answered: whoever waited for it may have given up.
+    sent: Option<(Append, Places)>,
 }
 
 impl SavedPlaces {
@@ -101,7 +108,7 @@ impl SavedPlaces {
         places: Places,
     ) -> Result<(Self, Position), BusError> {
         let bus = bus.to_owned();
-        let saved = Mutex::new((version, places.clone()));
+        let saved = Mutex::new(Saved { version, places: places.clone(), sent: None });
         let opened = Self { store, bus, saved };
         let position = opened.save(|_| places).await?;
         Ok((opened, position))
@@ -113,25 +120,41 @@ impl SavedPlaces {
         change: impl FnOnce(Places) -> Places,
     ) -> Result<Position, BusError> {
         let mut saved = self.saved.lock().await;
-        let places = change(saved.1.clone());
-        let append = places.append(&self.bus, saved.0);
+        if let Some((append, places)) = saved.sent.clone() {
+            self.send(&mut saved, append, places).await?;
+        }
+        let places = change(saved.places.clone());
+        let append = places.append(&self.bus, saved.version);
+        self.send(&mut saved, append, places).await
+    }
+
+    /// Sent again it is found by its id, if it was stored.
+    async fn send(
+        &self,
+        saved: &mut Saved,
+        append: Append,
+        places: Places,
+    ) -> Result<Position, BusError> {
+        saved.sent = Some((append.clone(), places.clone()));
         let outcome = loop {
             match self.store.append_system(append.clone()).await {
-                Ok(outcome) => break outcome,
-                Err(AppendError::Conflict(_)) => {
-                    return Err(BusError::Lost { bus: self.bus.clone() });
-                }
-                // Sent again it is found by its id, if it was stored.
                 Err(error) if error.is_outcome_unknown() => Delay::new(RETRY_PAUSE).await,
-                Err(error) => return Err(error.into()),
+                answer => break answer,
             }
         };
-        *saved = (saved.0.next(), places);
-        Ok(outcome.last_position())
+        saved.sent = None;
+        match outcome {
+            Ok(outcome) => {
+                (saved.version, saved.places) = (saved.version.next(), places);
+                Ok(outcome.last_position())
+            }
+            Err(AppendError::Conflict(_)) => Err(BusError::Lost { bus: self.bus.clone() }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What was saved last.
     pub(super) async fn last(&self) -> Places {
-        self.saved.lock().await.1.clone()
+        self.saved.lock().await.places.clone()
     }
 }
