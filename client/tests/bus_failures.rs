@@ -5,13 +5,15 @@
 
 mod bus_support;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bus_support::*;
-use futures::future;
+use futures::{FutureExt, future};
 use futures_timer::Delay;
 use parking_lot::Mutex;
 use quipu_client::*;
@@ -178,6 +180,48 @@ fn a_panic_is_a_failure_with_its_words() {
         assert!(parked[1].error.contains("an early bug"), "{}", parked[1].error);
         assert_eq!(book.positions(), at[2..]);
         until(async || metrics(&bus, "sync").await.total().events == 2).await;
+        bus.stop().await.unwrap();
+    });
+}
+
+/// Of aggregate `bad` comes at once, of `slow` later, of others never; panics when it is dropped,
+/// but not after `good`.
+struct Fragile(Delivery, Delay);
+
+impl Future for Fragile {
+    type Output = Result<(), HandlerError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.0.record().aggregate_id() {
+            "good" | "bad" => Poll::Ready(Ok(())),
+            "slow" => self.1.poll_unpin(context).map(Ok),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert_eq!(self.0.record().aggregate_id(), "good", "a last bug");
+    }
+}
+
+/// It took the bus's thread along; one that was given up, the process.
+#[test]
+fn a_future_that_panics_when_it_is_dropped_is_a_failure_too() {
+    block_on(async {
+        let log = Log::new();
+        let bus = log.bus().await;
+        let code = |delivery| Fragile(delivery, Delay::new(Duration::from_millis(5)));
+        let handler = Handler::new("fragile").timeout(Duration::from_secs(2));
+        bus.subscribe_async(handler.backoff(hasty(0)), code).await.unwrap();
+        log.store(&[("bad", "Begun"), ("slow", "Begun"), ("never", "Begun")]).await;
+        let parked = until_parked(&bus, "fragile", 3).await;
+        let errors: Vec<&str> = parked.iter().map(|event| event.error.as_str()).collect();
+        assert!(errors[..2].iter().all(|error| error.contains("a last bug")), "{errors:?}");
+        assert!(errors[2].contains("took longer"), "{errors:?}");
+        log.store(&[("good", "Begun")]).await;
+        until(async || metrics(&bus, "fragile").await.total().events == 1).await;
         bus.stop().await.unwrap();
     });
 }

@@ -1,13 +1,13 @@
 //! Calls of a host's code, which may fail, panic, take too long, or never come back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, CatchUnwind, Either, poll_fn, select};
+use futures::future::{BoxFuture, Either, poll_fn, select};
 use futures_timer::Delay;
 use parking_lot::Mutex;
 
@@ -22,8 +22,8 @@ const TURN: Duration = Duration::from_millis(1);
 
 type Handled = Result<(), HandlerError>;
 /// What the code answered, or what it panicked with.
-type Caught = Result<Handled, Box<dyn std::any::Any + Send>>;
-type Calling = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, Handled>>>;
+type Caught = Result<Handled, Panic>;
+type Panic = Box<dyn std::any::Any + Send>;
 
 /// A host's code.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ impl Code {
             Self::Async(code) => {
                 let begun = catch_unwind(AssertUnwindSafe(|| code(delivery.clone())));
                 let mut future = match begun {
-                    Ok(future) => AssertUnwindSafe(future).catch_unwind(),
+                    Ok(future) => Calling(Some(future)),
                     Err(panic) => return Called::Came(Err(panic)),
                 };
                 match (&mut future).now_or_never() {
@@ -54,6 +54,37 @@ impl Code {
                 }
             }
         }
+    }
+}
+
+/// A host's future, which may panic whenever its code runs: while it is dropped, too.
+struct Calling(Option<BoxFuture<'static, Handled>>);
+
+impl Calling {
+    fn end(&mut self) -> Result<(), Panic> {
+        catch_unwind(AssertUnwindSafe(|| drop(self.0.take())))
+    }
+}
+
+impl Future for Calling {
+    type Output = Caught;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Caught> {
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let caught = match catch_unwind(AssertUnwindSafe(|| future.poll_unpin(context))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(handled)) => Ok(handled),
+            Err(panic) => Err(panic),
+        };
+        let ended = self.end();
+        Poll::Ready(caught.and_then(|handled| ended.map(|()| handled)))
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        // Given up: nobody asks any more what came of it.
+        self.end().ok();
     }
 }
 
