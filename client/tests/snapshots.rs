@@ -3,10 +3,12 @@
 #![cfg(feature = "embedded")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bus_support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::executor::block_on;
+use bus_support::block_on;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use quipu_client::*;

@@ -5,11 +5,11 @@ mod support;
 
 use std::sync::Arc;
 
-use futures::executor::block_on;
 use quipu_client::{
     Aggregate, EventContext, Inapplicable, Repository, Snapshots, Snapshotted, UntypedEvent,
 };
 use quipu_replicator::{EventSnapshots, OnFailure, Projection};
+use quipu_tests::patience::block_on;
 use serde::{Deserialize, Serialize};
 use support::{Bench, all};
 

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::executor::block_on;
 use futures::future::{BoxFuture, Either, LocalBoxFuture, select};
 use futures_timer::Delay;
 use quipu_client::EventStore;
@@ -33,6 +32,7 @@ pub use subscriptions::*;
 pub use system::*;
 
 use crate::events::event;
+use crate::patience::block_on;
 
 /// The limits that a subject must be opened with. Its segments should be as small as they allow,
 /// so that the suite crosses many.

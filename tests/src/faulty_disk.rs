@@ -11,6 +11,8 @@ use quipu_engine::storage::{
     DiskStorage, FileEntry, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
 };
 
+use crate::patience::PATIENCE;
+
 /// What the engine asks of a disk that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -116,7 +118,8 @@ impl Faults {
     pub fn wait_for_paused(&self, writes: usize) {
         let mut state = self.state.lock();
         while state.waiting < writes {
-            self.changed.wait(&mut state);
+            let late = self.changed.wait_for(&mut state, PATIENCE).timed_out();
+            assert!(!late, "{} of {writes} writes came to the disk", state.waiting);
         }
     }
 

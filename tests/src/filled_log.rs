@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use futures::executor::block_on;
 use quipu_client::{
     AggregateKey, Append, AppendError, AppendOutcome, Direction, Embedded, EventStore,
     ExpectedVersion, OpenError, Options, Position, ReadError, ReadRequest, Record, Version,
@@ -11,6 +10,7 @@ use quipu_client::{
 use tempfile::TempDir;
 
 use crate::events::event;
+use crate::patience::block_on;
 use crate::tamper::{Folder, copy_folder, remove_if_there};
 
 /// Events in it, one a group: 11 in segment 1, 12 in segment 2, 7 in segment 3, the active one.

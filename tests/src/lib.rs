@@ -9,6 +9,7 @@ pub mod filled_log;
 pub mod history;
 pub mod memory_disk;
 pub mod mount;
+pub mod patience;
 pub mod postgres;
 pub mod proxy;
 pub mod served;

@@ -9,6 +9,8 @@ use quipu_client::{Embedded, Options, Remote, RemoteOptions};
 use quipu_server::{Ports, Server, ServerOptions};
 use tokio::runtime::Runtime;
 
+use crate::patience::PATIENCE;
+
 /// A server on a runtime of its own. Dropping it ends every connection at once; only its log is
 /// closed in order, so that the next server in this process can open it.
 pub struct Served {
@@ -62,7 +64,8 @@ impl Served {
     /// Stops it in order.
     pub fn stop(mut self) {
         let server = self.server.take().unwrap();
-        self.runtime.as_ref().unwrap().block_on(server.stop());
+        let stops = async { tokio::time::timeout(PATIENCE, server.stop()).await };
+        self.runtime.as_ref().unwrap().block_on(stops).unwrap();
     }
 }
 

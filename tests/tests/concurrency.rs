@@ -20,13 +20,12 @@ use quipu_engine::{Access, DiskStorage, Environment, EventLog, Origin, System};
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Faults, FaultyDisk};
 use quipu_tests::memory_disk::MemoryDisk;
+use quipu_tests::patience::PATIENCE;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, ExpectedVersion, Filter, NewEvent, Position,
     ReadRequest, Record, SubscribeRequest, SubscriptionItem, Version,
 };
 use tempfile::TempDir;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn small() -> Options {
     let mut options = Options::default().with_segment_bytes(64 * 1024);
@@ -264,9 +263,11 @@ mod following {
                 for begin_at in [0, END / 2] {
                     let filter = filter.clone();
                     scope.spawn(move || {
-                        while log.log().shared().watermark.current().0 < begin_at {
-                            block_on(Delay::new(Duration::from_millis(1)));
-                        }
+                        within(async {
+                            while log.log().shared().watermark.current().0 < begin_at {
+                                Delay::new(Duration::from_millis(1)).await;
+                            }
+                        });
                         let records = follow(log, &filter);
                         followed.lock().push((filter, records));
                     });

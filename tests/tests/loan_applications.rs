@@ -8,12 +8,12 @@ use std::io::Read;
 use std::sync::Arc;
 
 use flate2::read::GzDecoder;
-use futures::executor::block_on;
 use quipu_client::json::parse_line;
 use quipu_client::{
     Aggregate, Append, At, Embedded, EventStore, Folded, Inapplicable, NewEvent, Options, Position,
     Repository, Timestamp, UntypedEvent, Version,
 };
+use quipu_tests::patience::block_on;
 use quipu_tests::shared_data;
 use serde_json::{Map, Value};
 

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::executor::block_on;
 use futures::future::join_all;
 use proptest::collection::vec;
 use proptest::option;
@@ -21,6 +20,7 @@ use proptest::sample::Index;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 use quipu_client::{Embedded, EventStore, Options, Subscription};
 use quipu_engine::{Access, Clock, DiskStorage, Environment, System};
+use quipu_tests::patience::block_on;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, Direction, ExpectedVersion, Filter,
     IdConflictReason, Limits, NewEvent, Position, ReadRequest, Record, StartAfter,

@@ -198,7 +198,7 @@ fn a_slow_consumer_gets_everything_through_a_small_window() {
     let mut options = RemoteOptions::default();
     (options.window_events, options.window_bytes) = (7, 2_000);
     let remote = served.connect_with(options);
-    futures::executor::block_on(async {
+    quipu_tests::patience::block_on(async {
         let key = AggregateKey::new("Slow", "1");
         let events = (1..=500).map(|id| numbered(id, &key)).collect();
         remote.append(Append::any(events)).await.unwrap();
@@ -233,7 +233,8 @@ fn another_log_on_the_same_port_is_refused_with_both_ids() {
     let served = Served::open_at(port, other.path(), Options::default(), ServerOptions::default());
     let key = AggregateKey::new("T", "1");
     let event = NewEvent { event_id: Uuid::from_u128(1), ..numbered(1, &key) };
-    let error = futures::executor::block_on(remote.append(Append::any(vec![event]))).unwrap_err();
+    let error =
+        quipu_tests::patience::block_on(remote.append(Append::any(vec![event]))).unwrap_err();
     let actual = served.connect().log_id();
     assert!(!error.is_retryable(), "{error}");
     for id in [remote.log_id(), actual] {

@@ -217,8 +217,8 @@ impl Gate {
 }
 
 /// Runs a test; a hang is a failure.
-pub(crate) fn block_on(test: impl Future<Output = ()>) {
-    futures::executor::block_on(within(test));
+pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
+    futures::executor::block_on(within(test))
 }
 
 /// What `future` gives; a hang is a failure.

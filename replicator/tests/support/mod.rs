@@ -5,7 +5,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::executor::block_on;
 use quipu_client::{
     AggregateKey, Append, Embedded, EncodedEvent, EventStore, NewEvent, Options, Position,
     Timestamp, Uuid,
@@ -14,6 +13,7 @@ use quipu_replicator::{
     AccountBalances, CallStatistics, Committed, Compliance, EventStoreMirror, Observer, OnFailure,
     Postgres, Projection, ReplicateError, Replicator, UnfitJson,
 };
+use quipu_tests::patience::block_on;
 use quipu_tests::postgres::Cluster;
 use tempfile::TempDir;
 use tokio::sync::watch;
