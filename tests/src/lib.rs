@@ -12,6 +12,7 @@ pub mod mount;
 pub mod patience;
 pub mod postgres;
 pub mod proxy;
+pub mod running;
 pub mod served;
 pub mod shared_data;
 pub mod sim;

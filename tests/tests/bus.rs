@@ -5,12 +5,11 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use futures::executor::block_on;
 use futures::future::{FutureExt, join};
 use quipu_client::{
     AggregateKey, Append, Begin, BusError, BusOptions, CHECKPOINT_TYPE, Embedded, EventBus,
@@ -18,6 +17,8 @@ use quipu_client::{
 };
 use quipu_server::ServerOptions;
 use quipu_tests::events::event;
+use quipu_tests::patience::block_on;
+use quipu_tests::running::Running;
 use quipu_tests::served::Served;
 use tempfile::TempDir;
 
@@ -181,15 +182,11 @@ fn handling_process() {
     });
 }
 
-fn start_handling(folder: &Path) -> (Child, BufReader<ChildStderr>) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["handling_process", "--exact", "--ignored", "--nocapture"])
-        .env(FOLDER, folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn start_handling(folder: &Path) -> (Running, BufReader<ChildStderr>) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["handling_process", "--exact", "--ignored", "--nocapture"]).env(FOLDER, folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Running::start(&mut command);
     let handled = BufReader::new(child.stderr.take().unwrap());
     (child, handled)
 }
@@ -209,20 +206,23 @@ fn a_process_killed_between_handling_and_saving_gets_the_event_again_and_skips_n
         let (mut child, told) = start_handling(folder.path());
         let patience = 40 + 97 * kills;
         let mut first = true;
-        for line in told.lines().map_while(Result::ok) {
-            let Ok(position) = line.parse::<u64>() else { continue };
-            if std::mem::take(&mut first) {
-                // Never behind what nobody has handled.
-                let expected = handled.last().copied().unwrap_or(0) + 1;
-                assert!(position <= expected, "at {position}, {expected} was never handled");
+        child.within(|_| {
+            for line in told.lines().map_while(Result::ok) {
+                let Ok(position) = line.parse::<u64>() else { continue };
+                if std::mem::take(&mut first) {
+                    // Never behind what nobody has handled.
+                    let expected = handled.last().copied().unwrap_or(0) + 1;
+                    assert!(position <= expected, "at {position}, {expected} was never handled");
+                }
+                handled.insert(position);
+                lines += 1;
+                let is_all = handled.len() as u64 == EVENTS;
+                if is_all || (kills < KILLS && lines % patience == 0) {
+                    break;
+                }
             }
-            handled.insert(position);
-            lines += 1;
-            let is_all = handled.len() as u64 == EVENTS;
-            if is_all || (kills < KILLS && lines % patience == 0) {
-                break;
-            }
-        }
+        });
+        assert!(kills <= KILLS, "it ended by itself or hung, at {lines} lines");
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;

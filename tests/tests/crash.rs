@@ -8,11 +8,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::executor::block_on;
 use futures::stream::FuturesOrdered;
 use quipu_client::{
     AggregateKey, Append, Embedded, EventStore, ExpectedVersion, Options, Uuid, Version,
@@ -20,6 +19,8 @@ use quipu_client::{
 use quipu_engine::{Entropy, System};
 use quipu_tests::events::event;
 use quipu_tests::filled_log::read_all;
+use quipu_tests::patience::block_on;
+use quipu_tests::running::Running;
 
 const FOLDER: &str = "QUIPU_TEST_CRASH_FOLDER";
 const EVENTS: u64 = 3_000;
@@ -62,16 +63,12 @@ fn appender() {
     block_on(append_all(&log));
 }
 
-fn start_appender(folder: &Path) -> (Child, BufReader<ChildStderr>) {
+fn start_appender(folder: &Path) -> (Running, BufReader<ChildStderr>) {
     let program = std::env::current_exe().expect("a test knows its program");
-    let mut child = Command::new(program)
-        .args(["appender", "--exact", "--ignored", "--nocapture"])
-        .env(FOLDER, folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("a process can be started");
+    let mut command = Command::new(program);
+    command.args(["appender", "--exact", "--ignored", "--nocapture"]).env(FOLDER, folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Running::start(&mut command);
     let acknowledged = BufReader::new(child.stderr.take().expect("its errors are piped"));
     (child, acknowledged)
 }
@@ -112,10 +109,12 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_is_stored_twi
         let at = (acknowledged + 1 + random_below(EVENTS / KILLS)).min(EVENTS);
         let delay = Duration::from_micros(random_below(3_000));
         let (mut child, mut lines) = start_appender(folder.path());
-        while acknowledged < at {
-            let id = next_acknowledged(&mut lines).expect("the appender runs until it is killed");
-            acknowledged = acknowledged.max(id);
-        }
+        child.within(|_| {
+            while acknowledged < at {
+                let id = next_acknowledged(&mut lines).expect("it runs until it is killed");
+                acknowledged = acknowledged.max(id);
+            }
+        });
         std::thread::sleep(delay);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -133,7 +132,7 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_is_stored_twi
         }
     }
     let (mut child, mut lines) = start_appender(folder.path());
-    let last = std::iter::from_fn(|| next_acknowledged(&mut lines)).last();
+    let last = child.within(|_| std::iter::from_fn(|| next_acknowledged(&mut lines)).last());
     assert_eq!((last, child.wait().unwrap().success()), (Some(EVENTS), true));
     let log = open(folder.path());
     assert!(log.recovery_report().clean);

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use futures::executor::block_on;
 use quipu_client::{
     AppendError, Corruption, Direction, Embedded, EventStore, LogState, OpenError, ReadError,
     StartAfter, SubscribeRequest, SubscriptionItem,
@@ -24,6 +23,8 @@ use quipu_tests::filled_log::{
     ENDS, EVENTS, append, filled, open, open_read_only, originals, read, read_all, record_at,
 };
 use quipu_tests::mount::Mount;
+use quipu_tests::patience::block_on;
+use quipu_tests::running::Running;
 use quipu_tests::tamper::{Folder, bytes, change, flip, range, remove, write};
 use quipu_types::record::HEADER_BYTES;
 
@@ -572,16 +573,13 @@ fn holder() {
 #[test]
 fn a_second_process_is_refused_naming_the_first_and_may_read_beside_it() {
     let folder = filled();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["holder", "--exact", "--ignored", "--nocapture"])
-        .env(HOLDER, folder.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["holder", "--exact", "--ignored", "--nocapture"]).env(HOLDER, folder.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Running::start(&mut command);
     let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    child.within(|_| said.read_line(&mut line)).unwrap();
     assert_eq!(line, "open\n");
     let error = open(folder.path()).map(drop).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");

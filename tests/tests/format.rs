@@ -13,6 +13,7 @@ use quipu_engine::read::cursor::PageLimits;
 use quipu_engine::storage::FileKind;
 use quipu_engine::{Access, Backend, DiskStorage, EventLog, LogOptions, Mapping, Origin};
 use quipu_tests::memory_disk::{SetClock, environment};
+use quipu_tests::running::output;
 use quipu_tests::stepped_log::SteppedLog;
 use quipu_tests::tamper::{Folder, bytes, copy_folder, write};
 use quipu_tests::varied_events::{full_event, varied_appends, varied_event};
@@ -96,8 +97,7 @@ fn lines(log: &EventLog, include_system: bool) -> String {
 
 fn second_reader(folder: &Path, arguments: &[&str]) -> Output {
     let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("second_reader.py");
-    let output = Command::new("python3").arg(reader).arg(folder).args(arguments).output();
-    output.expect("python3 is installed")
+    output(Command::new("python3").arg(reader).arg(folder).args(arguments))
 }
 
 fn second_reader_lines(folder: &Path, arguments: &[&str]) -> String {
@@ -167,7 +167,7 @@ fn a_copy_of_the_golden_log_opens_and_gives_its_events() {
     assert!(report.clean && report.damage.is_none() && report.torn.is_none(), "{report}");
     assert_eq!(report.rebuilt_indexes, [0; 0], "{report}");
     assert_eq!(lines(log.log(), true), expected);
-    let again = futures::executor::block_on(quipu_client::EventStore::append(
+    let again = quipu_tests::patience::block_on(quipu_client::EventStore::append(
         &log,
         Append::any(vec![full_event(1)]),
     ));

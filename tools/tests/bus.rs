@@ -68,7 +68,11 @@ fn parked(place: &Place, is_well: &Arc<AtomicBool>) {
         let hears = subscribe(&bus, is_well).await;
         assert_eq!([next(&hears), next(&hears)], [(2, false), (4, false)]);
         let notes = bus.notes("invoices").await.unwrap();
-        while notes.parked().await.unwrap().len() < 2 {
+        for look in 0.. {
+            if notes.parked().await.unwrap().len() == 2 {
+                break;
+            }
+            assert!(look < 6_000, "two are parked");
             std::thread::park_timeout(Duration::from_millis(5));
         }
         bus.stop().await.unwrap();

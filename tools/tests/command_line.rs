@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 
 use support::{Place, line, run, run_with_input, spawn};
 
@@ -153,8 +153,8 @@ fn a_reader_that_goes_away_is_no_error() {
     run(&format!("import --log {} {}", place.log, place.file("many", lines))).code(0);
     for command in ["read", "export"] {
         let mut child = spawn(&format!("{command} --log {}", place.log));
-        let mut start = [0; 10];
-        child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+        child.line();
+        drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -169,8 +169,7 @@ fn tail_shows_what_another_process_appends() {
     let mut tail = spawn(&format!("tail --log {} --after 0 --event-type After --json", place.log));
     run(&format!("{append} Other")).code(0);
     run(&format!("{append} After")).code(0);
-    let mut seen = String::new();
-    BufReader::new(tail.stdout.take().unwrap()).read_line(&mut seen).unwrap();
+    let seen = tail.line();
     tail.kill().unwrap();
     tail.wait().unwrap();
     let event: serde_json::Value = serde_json::from_str(&seen).unwrap();

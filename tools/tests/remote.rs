@@ -3,52 +3,15 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use support::{Place, answer, line, quipu, run, run_with_input, spawn};
-
-/// A server as a child process; killed when it is dropped.
-struct Serve {
-    child: Child,
-    address: String,
-}
-
-impl Serve {
-    fn start(log: &str, listen: &str) -> Self {
-        let args = ["serve", "--log", log, "--listen", listen, "--http", "none", "--json"];
-        let mut child = quipu()
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let ready: serde_json::Value = serde_json::from_str(&ready).expect("it says where it is");
-        Self { child, address: ready["listen"].as_str().unwrap().to_owned() }
-    }
-
-    /// As `kill -9` does.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
+use support::{Place, answer, line, run, run_with_input, serve, serve_on, spawn};
 
 #[test]
 fn every_command_that_takes_a_server_works_on_one() {
     let place = Place::new();
-    let serve = Serve::start(&place.log, "127.0.0.1:0");
-    let at = format!("--server quipu://{}", serve.address);
+    let serving = serve(&place.log);
+    let at = format!("--server quipu://{}", serving.listen);
     let append = format!("append {at} Call 42 --event-type Rang --expected none");
     run(&append).code(0).says("position 1");
     run(&append).code(1).complains("Call/42: expected no stream, is at version 1");
@@ -63,8 +26,7 @@ fn every_command_that_takes_a_server_works_on_one() {
         [Some(600), Some(599)]
     );
     let mut tail = spawn(&format!("tail {at} --after 598 --json"));
-    let mut followed = BufReader::new(tail.stdout.take().unwrap()).lines();
-    let next = followed.next().unwrap().unwrap();
+    let next = tail.line();
     assert!(next.contains("\"position\":599"), "{next}");
     tail.kill().unwrap();
     tail.wait().unwrap();
@@ -72,16 +34,16 @@ fn every_command_that_takes_a_server_works_on_one() {
     let status = run(&format!("status {at} --json")).code(0).json();
     assert_eq!(status[0]["last_position"], 600);
     let exported = run(&format!("export {at}")).code(0);
-    drop(serve);
+    drop(serving);
     assert_eq!(exported.json(), place.events());
 }
 
 #[test]
 fn a_server_that_cannot_be_reached_is_exit_code_3_and_a_wrong_address_2() {
     let place = Place::new();
-    let mut serve = Serve::start(&place.log, "127.0.0.1:0");
-    let address = serve.address.clone();
-    serve.kill();
+    let serving = serve(&place.log);
+    let address = serving.listen.clone();
+    serving.kill();
     for command in ["read", "export", "status", "tail", "import -"] {
         let answer = run(&format!("{command} --server {address}"));
         answer.code(3).complains(&address);
@@ -100,20 +62,19 @@ fn an_import_survives_a_server_that_is_killed_again_and_again() {
         .map(|n| line(n.into(), &(n % 97).to_string(), 1 + (n - 1) / 97, "{}"))
         .collect();
     let file = place.file("events.ndjson", file);
-    let mut serve = Serve::start(&place.log, "127.0.0.1:0");
-    let address = serve.address.clone();
+    let mut serving = serve(&place.log);
+    let address = serving.listen.clone();
     let mut import = spawn(&format!("import --server {address} --renumber {file}"));
-    while run(&format!("read --server {address} --limit 1")).code(0).out.is_empty() {}
+    let read = format!("read --server {address} --limit 1");
+    assert!((0..500).any(|_| !run(&read).code(0).out.is_empty()), "it has begun");
     let mut kills = 0;
     let mut pause = 20;
-    while import.try_wait().unwrap().is_none() {
+    while kills < 10 && import.try_wait().unwrap().is_none() {
         std::thread::park_timeout(Duration::from_millis(pause));
         pause = (pause * 7 + 13) % 90 + 5;
-        if kills < 10 {
-            serve.kill();
-            serve = Serve::start(&place.log, &address);
-            kills += 1;
-        }
+        serving.kill();
+        serving = serve_on(&place.log, &address);
+        kills += 1;
     }
     let done = answer(&import.wait_with_output().unwrap()).code(0);
     assert!(done.out.contains("0 refused"), "{done:?}");

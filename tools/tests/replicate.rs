@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use quipu_domain::catalogue::{
     CallAttempted, CallCompleted, CallStarted, ConsentGranted, DNCCheckPerformed, PaymentReceived,
 };
 use quipu_tests::postgres::Cluster;
+use quipu_tests::running::Running;
 use rustix::process::Signal;
 use support::{Place, Serving, line, quipu, run, serve, serve_on, signal};
 
@@ -88,15 +89,22 @@ fn the_bench_says_everything_that_is_to_be_known_of_its_speed_and_memory() {
     assert_eq!(cluster.value(&url, left), "0", "nothing is left behind");
 }
 
+/// Starts a command line of which nobody hears.
+fn silent(line: &str) -> Running {
+    let mut quipu = quipu();
+    Running::start(quipu.args(line.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
 /// Starts it while somebody holds a table, and sends it signals once it waits; its exit code.
 fn interrupted(cluster: &Cluster, url: &str, line: &str, signals: usize) -> Option<i32> {
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = \
                    (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let mut child =
-        quipu().args(line.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while cluster.value(url, waiting) == "0" {
+    let mut child = silent(line);
+    let is_waiting = (0..3_000).any(|_| {
         assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
-    }
+        cluster.value(url, waiting) != "0"
+    });
+    assert!(is_waiting, "it waits for a lock");
     let mut code = None;
     for _ in 0..signals {
         assert_eq!(code, None, "the signals before were enough");
@@ -139,19 +147,18 @@ fn kills() -> u64 {
     std::env::var("REPLICATOR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
 }
 
-/// Everything that may be killed.
+/// Everything that may be killed, and is where a test fails; the folder goes last.
 struct Victims {
-    place: Place,
-    cluster: Cluster,
-    url: String,
+    replicator: Running,
     server: Option<Serving>,
     listen: String,
-    replicator: Child,
+    cluster: Cluster,
+    url: String,
+    place: Place,
 }
 
-fn replicate(listen: &str, url: &str) -> Child {
-    let line = format!("replicate --server {listen} --postgres {url}");
-    quipu().args(line.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+fn replicate(listen: &str, url: &str) -> Running {
+    silent(&format!("replicate --server {listen} --postgres {url}"))
 }
 
 impl Victims {
@@ -180,16 +187,6 @@ impl Victims {
             self.replicator = replicate(&self.listen, &self.url);
         }
         victim
-    }
-}
-
-impl Drop for Victims {
-    fn drop(&mut self) {
-        self.replicator.kill().ok();
-        self.replicator.wait().ok();
-        if let Some(server) = self.server.take() {
-            server.kill();
-        }
     }
 }
 

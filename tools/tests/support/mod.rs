@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::disallowed_methods, reason = "tests make files of their own")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use quipu_tests::running::{self, Running};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -54,7 +55,7 @@ pub(crate) fn quipu() -> Command {
 
 /// Runs a command line; arguments are separated by single spaces.
 pub(crate) fn run(line: &str) -> Answer {
-    answer(&quipu().args(line.split(' ')).stdin(Stdio::null()).output().unwrap())
+    answer(&running::output(quipu().args(line.split(' '))))
 }
 
 /// Runs a command line with this on standard input.
@@ -65,19 +66,14 @@ pub(crate) fn run_with_input(line: &str, input: &[u8]) -> Answer {
 }
 
 /// Starts a command line with pipes on all sides.
-pub(crate) fn spawn(line: &str) -> Child {
-    quipu()
-        .args(line.split(' '))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+pub(crate) fn spawn(line: &str) -> Running {
+    let (mut quipu, piped) = (quipu(), Stdio::piped);
+    Running::start(quipu.args(line.split(' ')).stdin(piped()).stdout(piped()).stderr(piped()))
 }
 
 /// A server in a process of its own.
 pub(crate) struct Serving {
-    pub(crate) child: Child,
+    pub(crate) child: Running,
     pub(crate) listen: String,
 }
 
@@ -90,11 +86,10 @@ pub(crate) fn serve(log: &str) -> Serving {
 pub(crate) fn serve_on(log: &str, listen: &str) -> Serving {
     let line = format!("serve --log {log} --listen {listen} --http 127.0.0.1:0 --json");
     // What it says of a thousand clients would fill a pipe that nobody reads.
-    let mut child =
-        quipu().args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let mut quipu = quipu();
+    let quipu = quipu.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = Running::start(quipu);
+    let said: serde_json::Value = serde_json::from_str(&child.line()).unwrap();
     assert!(said["http"].as_str().unwrap().starts_with("127.0.0.1:"), "{said}");
     Serving { child, listen: said["listen"].as_str().unwrap().to_owned() }
 }
