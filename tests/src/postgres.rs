@@ -10,14 +10,16 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
+
+use crate::running::{Running, output};
 
 /// The user that Debian's package makes: a server refuses to be run by root.
 const USER: &str = "postgres";
@@ -32,7 +34,7 @@ pub struct Cluster {
     programs: PathBuf,
     port: u16,
     settings: Vec<String>,
-    server: Mutex<Option<Child>>,
+    server: Mutex<Option<Running>>,
     databases: AtomicU32,
     // Last: the server is stopped before its folder is removed.
     folder: TempDir,
@@ -71,13 +73,12 @@ impl Cluster {
             databases: AtomicU32::new(0),
             folder,
         };
-        let made = cluster
-            .command("initdb")
+        let mut initdb = cluster.command("initdb");
+        initdb
             .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"])
             .args(["--no-sync", "--no-instructions", "--pgdata"])
-            .arg(cluster.data())
-            .output()
-            .unwrap();
+            .arg(cluster.data());
+        let made = output(&mut initdb);
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         drop(listener);
         cluster.restart();
@@ -114,13 +115,11 @@ impl Cluster {
 
     /// As [`Self::query`]; an error is what psql said.
     pub fn try_query(&self, address: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
-        let output = Command::new(self.programs.join("psql"))
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
             .args(["--field-separator", "\u{1f}", "--set", "ON_ERROR_STOP=1"])
-            .args(["--command", sql, address])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .args(["--command", sql, address]);
+        let output = output(&mut psql);
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
@@ -165,7 +164,7 @@ impl Cluster {
         panic!("Postgres does not start in {}", self.data().display());
     }
 
-    fn try_start(&self) -> Option<Child> {
+    fn try_start(&self) -> Option<Running> {
         let folder = self.folder.path().display();
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
@@ -180,30 +179,29 @@ impl Cluster {
             command.args(["-c", setting]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut server = command.spawn().unwrap();
-        let log = server.stderr.take().unwrap();
         let (ready, is_ready) = channel();
-        std::thread::spawn(move || drain(BufReader::new(log), &ready));
-        if wait_until_ready(&is_ready) {
-            return Some(server);
-        }
-        server.kill().ok();
-        server.wait().unwrap();
-        None
+        let (started, starts) = channel();
+        // It ends with the thread that has started it: with this one, which ends after it.
+        std::thread::spawn(move || {
+            let mut server = Running::start(&mut command);
+            let log = server.stderr.take().unwrap();
+            started.send(server).ok();
+            drain(BufReader::new(log), &ready);
+        });
+        let server = starts.recv().unwrap();
+        wait_until_ready(&is_ready).then_some(server)
     }
 
-    /// One of Postgres' programs, as the user that may run them.
+    /// One of Postgres' programs, as the user that may run them. It ends with the thread that
+    /// starts it, also where that is killed with the whole process.
     fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        let mut command = if geteuid().is_root() {
-            let mut command = Command::new("setpriv");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "QUIT"]);
+        if geteuid().is_root() {
             command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
-            command.arg("--clear-groups").arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        command.current_dir(self.folder.path());
+            command.arg("--clear-groups");
+        }
+        command.arg(self.programs.join(program)).current_dir(self.folder.path());
         command
     }
 }
@@ -216,8 +214,8 @@ impl Drop for Cluster {
 
 /// Says when a line says that the server is ready, and reads on, so that it is never held up.
 fn drain(log: impl BufRead, ready: &Sender<()>) {
-    for line in log.lines().map_while(Result::ok) {
-        if line.contains(READY) {
+    for line in log.split(b'\n').map_while(Result::ok) {
+        if String::from_utf8_lossy(&line).contains(READY) {
             ready.send(()).ok();
         }
     }
@@ -225,14 +223,16 @@ fn drain(log: impl BufRead, ready: &Sender<()>) {
 
 /// False where it has ended instead.
 fn wait_until_ready(is_ready: &Receiver<()>) -> bool {
-    is_ready.recv_timeout(START_MAX).is_ok()
+    let is_ready = is_ready.recv_timeout(START_MAX);
+    assert_ne!(is_ready, Err(RecvTimeoutError::Timeout), "Postgres gets ready in time");
+    is_ready.is_ok()
 }
 
 /// Lets the user that runs the server into a folder or file.
 pub fn give_to_user(path: &Path) {
     if geteuid().is_root() {
         let id = |flag: &str| {
-            let output = Command::new("id").args([flag, USER]).output().unwrap();
+            let output = output(Command::new("id").args([flag, USER]));
             String::from_utf8(output.stdout).unwrap().trim().parse::<u32>().unwrap()
         };
         chown(path, Some(id("-u")), Some(id("-g"))).unwrap();
@@ -252,4 +252,49 @@ fn find_programs() -> Option<PathBuf> {
         eprintln!("SKIPPED: there is no Postgres under /usr/lib/postgresql (Debian: postgresql)");
     }
     newest.map(|(_, programs)| programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLDS: &str = "QUIPU_TEST_HOLDS_POSTGRES";
+
+    /// Runs in a process of its own, until that is killed.
+    #[test]
+    #[ignore = "a part of the test below"]
+    fn holder() {
+        if std::env::var_os(HOLDS).is_none() {
+            return;
+        }
+        // Not with the thread: tests that share a cluster are threads that end.
+        let starts = std::thread::spawn(|| Cluster::start(&[]));
+        let cluster = starts.join().unwrap();
+        eprintln!("port {}", cluster.as_ref().map_or(0, |cluster| cluster.port));
+        std::thread::sleep(Duration::from_hours(1));
+    }
+
+    #[test]
+    fn a_server_ends_with_a_process_that_is_killed_and_not_before() {
+        let mut holder = Command::new(std::env::current_exe().unwrap());
+        holder.args(["postgres::tests::holder", "--exact", "--ignored", "--nocapture"]);
+        holder.env(HOLDS, "1").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut holder = Running::start(&mut holder);
+        let port = holder.within(|holder| {
+            let mut lines = BufReader::new(holder.stderr.take().unwrap()).lines();
+            let port = lines.find_map(|line| line.unwrap().strip_prefix("port ")?.parse().ok());
+            port.expect("it says its port")
+        });
+        if port == 0 {
+            return;
+        }
+        let is_there = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        assert!(is_there());
+        drop(holder);
+        let is_gone = (0..600).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            !is_there()
+        });
+        assert!(is_gone, "nobody is left to end it");
+    }
 }
