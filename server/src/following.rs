@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::budget::Charge;
-use crate::herald::Place;
+use crate::herald::Lane;
 use crate::meter::Subscriber;
 use crate::stream::{Over, StreamTask};
 
@@ -21,8 +21,8 @@ const MARKS_ONLY: PageLimits = PageLimits { records: 0, bytes: 0, looked_at: 0 }
 /// Sends what the subscription finds, until it is told to end or cannot go on.
 pub(crate) async fn follow(task: Arc<StreamTask>, subscription: Subscription) -> Over {
     let subscriber = task.session.service.meter.subscribe(subscription.after());
-    let place = task.session.service.herald.join();
-    let following = Following { task, subscriber, place };
+    let lane = task.session.service.herald.join();
+    let following = Following { task, subscriber, lane };
     let mut subscription = subscription;
     loop {
         match following.next(subscription).await {
@@ -35,7 +35,7 @@ pub(crate) async fn follow(task: Arc<StreamTask>, subscription: Subscription) ->
 struct Following {
     task: Arc<StreamTask>,
     subscriber: Subscriber,
-    place: Place,
+    lane: Lane,
 }
 
 impl Following {
@@ -44,7 +44,7 @@ impl Following {
             return Err(over);
         }
         // Taken before looking, so that an advance in between is not missed.
-        let news = self.place.news();
+        let news = self.lane.news();
         let end = self.task.session.service.log.shared().watermark.current();
         let may_read = follow.has_more() && self.task.has_credit();
         let charge = if may_read { Some(self.task.room().await?) } else { None };

@@ -39,23 +39,23 @@ impl Herald {
         Self { lanes, joined: AtomicUsize::new(0), _ends: end.drop_guard() }
     }
 
-    /// A place for one more follower, in one lane after the other.
-    pub(crate) fn join(&self) -> Place {
-        let lane = self.joined.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
-        Place { lanes: Arc::clone(&self.lanes), lane }
+    /// A lane for one more follower, each in its turn.
+    pub(crate) fn join(&self) -> Lane {
+        let index = self.joined.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
+        Lane { lanes: Arc::clone(&self.lanes), index }
     }
 }
 
-/// Where one follower is told.
-pub(crate) struct Place {
+/// Where a follower is told.
+pub(crate) struct Lane {
     lanes: Arc<[Notify]>,
-    lane: usize,
+    index: usize,
 }
 
-impl Place {
+impl Lane {
     /// Resolves once there is news. Take it before looking: an advance after this call is told.
     pub(crate) fn news(&self) -> Notified<'_> {
-        self.lanes[self.lane].notified()
+        self.lanes[self.index].notified()
     }
 }
 
