@@ -43,7 +43,7 @@ Group = collections.namedtuple(
     "Group", "kind offset end epoch first_position next_position durable_upto chain sum events")
 Event = collections.namedtuple(
     "Event", "position version recorded_at event_id user_id timestamp schema_version texts "
-    "custom payload")
+    "custom payload offset header")
 Index = collections.namedtuple(
     "Index", "magic format names_complete segment_id seal_sum first_position timestamp_min "
     "timestamp_max groups aggregates records correlations name_bytes key_bytes last_recorded_at")
@@ -123,7 +123,8 @@ def read_record(body, at):
     demand(end <= len(body), "a record does not fit its frame")
     archive = body[at + RECORD.size:end]
     demand(zlib.crc32(archive) == crc, f"the crc of record {position} does not match")
-    return Event(position, version, recorded_at, *read_archive(archive)), end
+    header = body[at:at + RECORD.size]
+    return Event(position, version, recorded_at, *read_archive(archive), at, header), end
 
 
 def read_archive(archive):
@@ -391,11 +392,12 @@ def packed(layout, rows):
 def index_sections(log, segment, groups):
     """What the sections of the segment's index must be, and its events' timestamps."""
     first = segment.header.first_position
-    ids, correlations, streams, names, times = [], [], {}, set(), []
-    for event in itertools.chain.from_iterable(group.events for group in groups):
+    ids, correlations, places, streams, names, times = [], [], [], {}, set(), []
+    for group, event in ((group, event) for group in groups for event in group.events):
         kind, name, event_type, _, correlation = (text.encode() for text in event.texts[:5])
         record = event.position - first
         ids.append((event.event_id, record))
+        places.append(((group.offset + GROUP.size + event.offset) // 8, zlib.crc32(event.header)))
         if correlation:
             correlations.append((siphash13(log.log_id, correlation), record))
         version, records = streams.setdefault((kind, name), (event.version, []))
@@ -418,6 +420,7 @@ def index_sections(log, segment, groups):
         "ids": packed("<16sI", sorted(ids)),
         "correlations": packed("<QI", sorted(correlations)),
         "postings": packed("<I", ((record,) for row in aggregates for record in row[4])),
+        "places": packed("<II", places),
         "names": b"".join(bytes((kind, len(name))) + name for kind, name in sorted(names)),
         "keys": b"".join(row[1] + row[2] for row in aggregates)}
 
@@ -429,11 +432,16 @@ def check_index(log, number):
         data = file.read()
     demand(len(data) >= INDEX.size + 8, f"it has {len(data)} bytes")
     head = Index._make(INDEX.unpack_from(data))
-    demand(head.magic == b"QUIPUIDX" and head.format == 1, "its magic or format is unknown")
-    demand(crc64(data[:-8]) == int.from_bytes(data[-8:], "little"), "its sum does not match")
+    demand(head.magic == b"QUIPUIDX" and head.format == 2, "its magic or format is unknown")
     lengths = (16 * head.groups, 32 * head.aggregates, 20 * head.records, 12 * head.correlations,
-               4 * head.records, head.name_bytes, head.key_bytes)
-    demand(len(data) == INDEX.size + sum(lengths) + 8, f"it has {len(data)} bytes")
+               4 * head.records, 8 * head.records, head.name_bytes, head.key_bytes)
+    content = INDEX.size + sum(lengths)
+    blocks = [data[at:min(at + BLOCK, content)] for at in range(0, content, BLOCK)]
+    demand(len(data) == content + 8 * len(blocks) + 8, f"it has {len(data)} bytes")
+    demand(data[content:-8] == packed("<Q", ((crc64(block),) for block in blocks)),
+           "the sum of a block does not match")
+    demand(crc64(data[:INDEX.size] + data[content:-8]) == int.from_bytes(data[-8:], "little"),
+           "its sum does not match")
     groups = list(log.groups(number, segment))
     demand(groups and groups[-1].kind == SEAL, "its segment is not sealed")
     demand((head.segment_id, head.seal_sum, head.first_position) == (

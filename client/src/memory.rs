@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quipu_engine::format::zeroed_blocks;
 use quipu_engine::storage::{
-    FileEntry, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
+    FileEntry, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage, StorageFile,
 };
 
 /// A folder in memory. A clone is the same folder, [`Self::copy`] another one.
@@ -93,7 +93,7 @@ impl Storage for MemoryStorage {
         self.open(name)
     }
 
-    fn map(&self, name: &str) -> io::Result<Bytes> {
+    fn map(&self, name: &str, _: ReadOrder) -> io::Result<Bytes> {
         let file = self.file(name)?;
         let content = file.content.lock();
         let mut aligned = zeroed_blocks(content.len());

@@ -272,6 +272,12 @@ impl EventLog {
     /// # Errors
     /// That there is none, or it cannot be read.
     pub fn record_at(&self, position: Position) -> Result<Record, ReadError> {
+        let segments = self.shared.segments.snapshot();
+        if let Some(at) = segment_of(&segments, position)
+            && let Some(record) = segments[at].record(&*self.shared.env.storage, position)?
+        {
+            return Ok(record);
+        }
         let filter = Filter { include_system: true, ..Filter::default() };
         let request = ReadRequest {
             filter,

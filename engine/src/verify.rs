@@ -6,7 +6,6 @@ use std::sync::Arc;
 use quipu_types::{Corruption, Position, Record, Timestamp, Uuid, Version};
 
 use crate::error::OpenError;
-use crate::format::group::GroupKind;
 use crate::format::index_file::IndexFile;
 use crate::format::run_file::Span;
 use crate::index::builder::IndexBuilder;
@@ -17,7 +16,7 @@ use crate::recovery::create::read_marker;
 use crate::recovery::decide::{TailCase, decide};
 use crate::recovery::tail::scan_beside_writer;
 use crate::segment::scanner::{ScanEnd, Scanner, Source, WholeGroup};
-use crate::storage::{FileKind, Storage, index_name, segment_name};
+use crate::storage::{FileKind, ReadOrder, Storage, index_name, segment_name};
 use runs::{Held, HeldAggregate};
 
 mod runs;
@@ -176,7 +175,8 @@ impl Verifier<'_> {
 
     fn sealed(&mut self, placed: &Placed) -> std::io::Result<()> {
         let header = &placed.header;
-        let source = Source::Sealed(self.storage.map(&segment_name(header.number))?);
+        let source =
+            Source::Sealed(self.storage.map(&segment_name(header.number), ReadOrder::Sequential)?);
         let mut scanner = Scanner::new(source, header.clone());
         let hasher = KeyHasher::new(header.log_id);
         let mut index = IndexBuilder::new(hasher, header.first_position);
@@ -184,11 +184,8 @@ impl Verifier<'_> {
         loop {
             match scanner.next_group()? {
                 Ok(whole) => {
-                    let header = &whole.group.header;
-                    if header.kind == GroupKind::Data {
-                        index.push_group(header);
-                    }
-                    self.records(&whole.records, Some(&mut index));
+                    index.push_group(&whole);
+                    self.records(&whole.records);
                 }
                 Err(ScanEnd::Sealed) => break,
                 Err(end) => {
@@ -230,7 +227,7 @@ impl Verifier<'_> {
     }
 
     fn active(&mut self, placed: &Placed) -> std::io::Result<()> {
-        let take = &mut |whole: WholeGroup| self.records(&whole.records, None);
+        let take = &mut |whole: WholeGroup| self.records(&whole.records);
         let tail = scan_beside_writer(&placed.header, &placed.file, take)?;
         let segment = placed.header.number;
         let (first, last) = (tail.next_position, Position::MAX);
@@ -268,12 +265,9 @@ impl Verifier<'_> {
         self.report.damage.push(Corruption { segment, first, last, problem });
     }
 
-    fn records(&mut self, records: &[Record], mut index: Option<&mut IndexBuilder>) {
+    fn records(&mut self, records: &[Record]) {
         for record in records {
             self.report.events += 1;
-            if let Some(index) = &mut index {
-                index.push_record(record);
-            }
             if let Some(deep) = &mut self.deep
                 && let Some(problem) = deep.record(record)
             {
@@ -286,11 +280,12 @@ impl Verifier<'_> {
 
     fn compare_index(&mut self, placed: &Placed, built: &IndexFile) {
         let number = placed.header.number;
-        let problem = match self.storage.map(&index_name(number)) {
+        let problem = match self.storage.map(&index_name(number), ReadOrder::Sequential) {
             Ok(saved) if saved == built.as_bytes() => return,
             Ok(saved) => {
                 let header = built.header();
                 IndexFile::check(saved, header.segment_id, header.seal_sum)
+                    .and_then(|saved| saved.check_all())
                     .err()
                     .map_or("it differs from one built anew".to_owned(), |it| it.to_string())
             }

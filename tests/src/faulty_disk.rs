@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quipu_engine::storage::{
-    DiskStorage, FileEntry, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
+    DiskStorage, FileEntry, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage,
+    StorageFile,
 };
 
 use crate::patience::PATIENCE;
@@ -200,8 +201,8 @@ impl Storage for FaultyDisk {
         Ok(self.wrap(self.disk.open_cached(name)?))
     }
 
-    fn map(&self, name: &str) -> io::Result<Bytes> {
-        self.disk.map(name)
+    fn map(&self, name: &str, order: ReadOrder) -> io::Result<Bytes> {
+        self.disk.map(name, order)
     }
 
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quipu_client::MemoryStorage;
+use quipu_engine::storage::ReadOrder;
 use quipu_engine::{Clock, Entropy, Environment, Storage};
 use quipu_types::{Timestamp, Uuid};
 
@@ -33,7 +34,10 @@ impl MemoryDisk {
     }
 
     pub fn content(&self, name: &str) -> Vec<u8> {
-        self.0.map(name).expect("the test names a file that is there").to_vec()
+        self.0
+            .map(name, ReadOrder::Sequential)
+            .expect("the test names a file that is there")
+            .to_vec()
     }
 
     pub fn put(&self, name: &str, content: &[u8]) {

@@ -184,6 +184,12 @@ impl RecordHeader {
         bytes
     }
 
+    /// CRC-32 (ISO-HDLC) of the header's bytes.
+    #[must_use]
+    pub fn sum(&self) -> u32 {
+        crc32fast::hash(&self.encode())
+    }
+
     /// Bytes of the whole record.
     #[must_use]
     pub fn record_bytes(&self) -> usize {
@@ -305,7 +311,9 @@ impl Record {
         unsafe { rkyv::access_unchecked::<ArchivedEventBody<'_>>(&self.bytes[HEADER_BYTES..]) }
     }
 
-    fn header(&self) -> RecordHeader {
+    /// The record's header.
+    #[must_use]
+    pub fn header(&self) -> RecordHeader {
         RecordHeader::decode(&self.bytes).unwrap_or_default()
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct PreparedRecord {
     pub(crate) id: TableKey,
     /// Where its record begins in the frame.
     pub(crate) at: usize,
+    /// Bytes of its archive, and their checksum.
+    pub(crate) archive: (u32, u32),
     /// Which of the append's aggregates it belongs to.
     pub(crate) aggregate: usize,
     /// Hash of its correlation id, if it has one.
@@ -104,6 +106,7 @@ impl PreparedAppend {
             .map(|((event, at), aggregate)| PreparedRecord {
                 id: hasher.id(Uuid::from_bytes(event.event_id)),
                 at,
+                archive: archive(&frame, at),
                 aggregate,
                 correlation: correlate(event.correlation_id),
             })
@@ -233,6 +236,12 @@ fn timestamps(events: &[EventBody<'_>]) -> (Timestamp, Timestamp) {
         (first.min(timestamp), last.max(timestamp))
     });
     (Timestamp::from_micros(first), Timestamp::from_micros(last))
+}
+
+/// Bytes and checksum of the archive in the record that begins at `at`.
+fn archive(frame: &[u8], at: usize) -> (u32, u32) {
+    let header = RecordHeader::decode(&frame[at..]).unwrap_or_default();
+    (header.archive_bytes, header.crc)
 }
 
 fn encode_frame(events: &[EventBody<'_>]) -> (RecordBuffer, Vec<usize>) {

@@ -149,6 +149,17 @@ impl GroupHeader {
     }
 }
 
+/// Where a group of records stands in its segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupSpan {
+    /// Position of its first record.
+    pub first_position: Position,
+    /// Its offset in the segment.
+    pub offset: u64,
+    /// Its length.
+    pub bytes: usize,
+}
+
 /// Where a group will stand, and after what.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupPlace {
@@ -357,6 +368,11 @@ impl Group {
         // `walk_frames` has seen that the record lies inside the group.
         Record::parse(self.bytes.slice(at..at + length))
             .map_err(|fault| GroupFault::Record(position, fault))
+    }
+
+    /// Where each record stands in the segment, in order.
+    pub fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.records.iter().map(|at| self.header.offset + u64::from(*at))
     }
 
     /// The whole group.

@@ -4,7 +4,9 @@
 pub mod filter;
 pub mod group;
 pub mod index_file;
+pub mod index_header;
 pub mod run_file;
+mod search;
 pub mod segment_header;
 pub mod sum;
 

@@ -1,15 +1,16 @@
-//! What a sealed segment's index file holds beside the live index: event ids, correlation ids, the
-//! names of types and the span of time.
+//! What a sealed segment's index file holds beside the live index: event ids, correlation ids,
+//! where records stand, the names of types and the span of time.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use quipu_types::record::RecordHeader;
 use quipu_types::{Position, Timestamp, Uuid};
 
 use super::live::{LiveIndex, Stream};
 use crate::format::BLOCK_BYTES;
-use crate::format::index_file::{IndexFault, IndexFile, IndexHeader};
-use crate::format::sum::crc64;
+use crate::format::index_file::{IndexFile, RecordPlace, seal};
+use crate::format::index_header::{IndexFault, IndexHeader};
 
 /// More distinct type names than this are not listed.
 const NAMES_MAX: usize = 1_024;
@@ -19,6 +20,7 @@ pub struct Facts {
     first_position: Position,
     ids: Vec<(Uuid, u32)>,
     correlations: Vec<(u64, u32)>,
+    places: Vec<RecordPlace>,
     names: BTreeSet<(u8, String)>,
     /// The last name of each kind: most records repeat it.
     last_names: [String; 2],
@@ -34,6 +36,7 @@ impl Facts {
             first_position,
             ids: Vec::new(),
             correlations: Vec::new(),
+            places: Vec::new(),
             names: BTreeSet::new(),
             last_names: Default::default(),
             timestamps: (Timestamp::from_micros(i64::MAX), Timestamp::from_micros(i64::MIN)),
@@ -46,6 +49,11 @@ impl Facts {
         let number = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
         self.ids.push((event_id, number));
         self.correlations.extend(correlation.map(|hash| (hash, number)));
+    }
+
+    /// Takes where the next record stands in the segment, and its header.
+    pub fn push_place(&mut self, offset: u64, header: &RecordHeader) {
+        self.places.push(RecordPlace { offset, header_sum: header.sum() });
     }
 
     /// Takes an aggregate type that occurs.
@@ -121,11 +129,12 @@ impl Facts {
             out.extend_from_slice(&record.to_le_bytes());
         }
         out.extend_from_slice(&postings);
+        out.extend(self.places.iter().flat_map(|place| place.encode()));
         out.extend_from_slice(&names.unwrap_or_default());
         out.extend_from_slice(&keys);
-        let sum = crc64(&out);
-        out.extend_from_slice(&sum.to_le_bytes());
-        IndexFile::check(Bytes::from(out), segment_id, seal_sum)
+        let file = IndexFile::check(Bytes::from(seal(out)), segment_id, seal_sum)?;
+        file.check_all()?;
+        Ok(file)
     }
 
     fn encode_names(&self) -> Option<Vec<u8>> {

@@ -6,6 +6,7 @@ use super::keys::{KeyHasher, TableKey};
 use super::memtable::Memtable;
 use crate::bug::{Bug, seeded};
 use crate::format::index_file::IndexFile;
+use crate::format::index_header::IndexFault;
 use crate::format::run_file::Key;
 
 /// Room for ids, and for aggregates, where nothing says how many will come.
@@ -44,20 +45,24 @@ impl Generation {
     }
 
     /// What a sealed segment holds, from its index file.
-    #[must_use]
-    pub fn of_index(index: &IndexFile, hasher: KeyHasher) -> Self {
+    ///
+    /// # Errors
+    /// That the file is damaged.
+    pub fn of_index(index: &IndexFile, hasher: KeyHasher) -> Result<Self, IndexFault> {
         let header = index.header();
         let (ids, aggregates) = (header.records as usize, header.aggregates as usize);
         let mut generation = Self::with_room(ids, aggregates, hasher);
         for entry in index.aggregates() {
+            let entry = entry?;
             let key = hasher.wide(entry.aggregate_type, entry.aggregate_id);
             let before = entry.first_version.previous();
-            generation.raise(&key, before, entry.last_version(), index.last_position(&entry));
+            generation.raise(&key, before, entry.last_version(), index.last_position(&entry)?);
         }
-        for (id, position) in index.ids().filter(|_| !seeded(Bug::ForgetsIndexedIds)) {
+        for entry in index.ids().filter(|_| !seeded(Bug::ForgetsIndexedIds)) {
+            let (id, position) = entry?;
             generation.insert_id(&hasher.id(id), position);
         }
-        generation
+        Ok(generation)
     }
 
     /// Where the event with this id stands, if it is here.

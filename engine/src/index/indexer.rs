@@ -20,7 +20,7 @@ use super::sealed::{Part, Waiting};
 use super::sealed_index::SealedIndex;
 use super::tiers::to_merge;
 use crate::commit::placed::Placed;
-use crate::format::group::GroupHeader;
+use crate::format::group::{GROUP_HEADER_BYTES, GroupHeader};
 use crate::format::run_file::Span;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -169,8 +169,10 @@ impl Indexer {
         let continues =
             |it: &UnderWay| it.segment == number && it.next_position == header.first_position;
         let Some(mut under_way) = self.under_way.take().filter(continues) else { return };
+        let mut frame_at = header.offset + GROUP_HEADER_BYTES as u64;
         for placed in appends {
-            placed.tell(&mut under_way.facts);
+            placed.tell(&mut under_way.facts, frame_at);
+            frame_at += placed.frame_bytes();
         }
         under_way.next_position = header.next_position();
         self.under_way = Some(under_way);
@@ -319,9 +321,11 @@ impl Indexer {
     }
 
     fn run_of(&self, segment: &Segment) -> Result<Run, RebuildError> {
-        let index = rebuild::index_of(&self.log, segment)?;
-        let generation = Generation::of_index(&index, self.log.hasher);
-        Ok(self.write(&generation, Span::of_index(segment.header().number, &index))?)
+        let number = segment.header().number;
+        let (generation, span) = rebuild::ask_index(&self.log, segment, |index| {
+            Ok((Generation::of_index(index, self.log.hasher)?, Span::of_index(number, index)))
+        })?;
+        Ok(self.write(&generation, span)?)
     }
 
     /// A file that stays is not taken at the next start, and removed there.

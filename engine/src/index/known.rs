@@ -6,12 +6,13 @@ use std::sync::Arc;
 use quipu_types::{Position, Version};
 
 use super::generation::Generation;
-use super::rebuild::{RebuildError, index_of};
+use super::rebuild::{RebuildError, ask_index};
 use super::run::{Run, RunError};
 use super::sealed::{Part, SealedSet, Waiting};
 use crate::bug::{Bug, seeded};
 use crate::commit::prepared::{PreparedAggregate, PreparedRecord};
 use crate::format::index_file::IndexFile;
+use crate::format::index_header::IndexFault;
 use crate::format::run_file::Span;
 use crate::index::indexer::IndexWork;
 use crate::segment::Segment;
@@ -111,8 +112,8 @@ impl Known {
             return Ok(version);
         }
         let in_segment = |index: &IndexFile| {
-            let (entry, _) = index.aggregate(aggregate.hash, &aggregate.key)?;
-            Some(entry.last_version())
+            let entry = index.aggregate(aggregate.hash, &aggregate.key)?;
+            Ok(entry.map(|entry| entry.last_version()))
         };
         let in_run = |run: &Run| run.version(key, &log.counters);
         let found = self.find_sealed(log, |it| it.version(key), in_run, in_segment)?;
@@ -125,7 +126,7 @@ impl Known {
         log: &Shared,
         in_generation: impl Fn(&Generation) -> Option<T>,
         in_run: impl Fn(&Run) -> Result<Option<T>, RunError>,
-        in_segment: impl Fn(&IndexFile) -> Option<T>,
+        in_segment: impl Fn(&IndexFile) -> Result<Option<T>, IndexFault>,
     ) -> Result<Option<T>, Unsearchable> {
         for part in self.sealed.parts().iter().rev() {
             let found = match part {
@@ -160,7 +161,7 @@ pub(super) fn report_damage(log: &Shared, run: &Arc<Run>, error: &RunError) {
 fn find_in_segments<T>(
     log: &Shared,
     span: &Span,
-    in_segment: &impl Fn(&IndexFile) -> Option<T>,
+    in_segment: &impl Fn(&IndexFile) -> Result<Option<T>, IndexFault>,
 ) -> Result<Option<T>, Unsearchable> {
     let segments = log.segments.snapshot();
     let covered = |segment: &&Arc<Segment>| {
@@ -168,10 +169,10 @@ fn find_in_segments<T>(
     };
     for segment in segments.iter().rev().filter(covered) {
         let number = segment.header().number;
-        let index =
-            index_of(log, segment).map_err(|error| Unsearchable { segment: number, error })?;
-        if let Some(found) = in_segment(&index) {
-            return Ok(Some(found));
+        let found = ask_index(log, segment, in_segment)
+            .map_err(|error| Unsearchable { segment: number, error })?;
+        if found.is_some() {
+            return Ok(found);
         }
     }
     Ok(None)

@@ -8,18 +8,7 @@ use hashbrown::hash_table::Entry;
 use quipu_types::{AggregateKey, Position, Version};
 
 use crate::bug::{Bug, seeded};
-use crate::format::group::GroupHeader;
-
-/// Where a group of records stands in its segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupSpan {
-    /// Position of its first record.
-    pub first_position: Position,
-    /// Its offset in the segment.
-    pub offset: u64,
-    /// Its length.
-    pub bytes: usize,
-}
+use crate::format::group::{GroupHeader, GroupSpan};
 
 /// An aggregate's records within one segment: versions are contiguous from the first.
 #[derive(Clone, Debug, PartialEq, Eq)]

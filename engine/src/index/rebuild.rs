@@ -1,13 +1,11 @@
 //! Makes a sealed segment's index file from the segment, where it is missing or not valid.
 
-use std::sync::Arc;
-
 use quipu_types::{Corruption, Position};
 
 use super::builder::IndexBuilder;
 use super::keys::KeyHasher;
-use crate::format::group::GroupKind;
-use crate::format::index_file::{IndexFault, IndexFile};
+use crate::format::index_file::IndexFile;
+use crate::format::index_header::IndexFault;
 use crate::format::segment_header::SegmentHeader;
 use crate::segment::Segment;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
@@ -40,13 +38,7 @@ pub fn build(
     let mut builder = IndexBuilder::new(hasher, header.first_position);
     loop {
         match scanner.next_group()? {
-            Ok(whole) => {
-                let header = &whole.group.header;
-                if header.kind == GroupKind::Data {
-                    builder.push_group(header);
-                }
-                whole.records.iter().for_each(|record| builder.push_record(record));
-            }
+            Ok(whole) => builder.push_group(&whole),
             Err(ScanEnd::Sealed) => {
                 let index = builder.finish(header.segment_id, scanner.point().chain);
                 return index.map_err(|fault| unindexable(header, fault).into());
@@ -84,13 +76,18 @@ pub fn save(storage: &dyn Storage, number: u64, index: &IndexFile) -> bool {
     saved.is_ok()
 }
 
-/// The index of a sealed segment, also of one that is not served from it yet.
+/// Asks the index of a sealed segment, also of one that is not served from it yet.
 ///
 /// # Errors
 /// As [`build`].
-pub fn index_of(log: &Shared, segment: &Segment) -> Result<Arc<IndexFile>, RebuildError> {
-    match segment.index()? {
-        Some(index) => Ok(index),
-        None => build(&*log.env.storage, log.hasher, segment.header()).map(Arc::new),
+pub fn ask_index<T>(
+    log: &Shared,
+    segment: &Segment,
+    question: impl Fn(&IndexFile) -> Result<T, IndexFault>,
+) -> Result<T, RebuildError> {
+    if let Some(answer) = segment.ask_index(&question)? {
+        return Ok(answer);
     }
+    let built = build(&*log.env.storage, log.hasher, segment.header())?;
+    question(&built).map_err(|fault| unindexable(segment.header(), fault).into())
 }

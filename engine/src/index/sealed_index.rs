@@ -1,28 +1,28 @@
-//! The index file of a sealed segment: looked at when the log is opened, checked whole when it is
-//! first needed, so that opening takes no longer the more the log holds.
+//! The index file of a sealed segment: looked at when the log is opened, checked where and when it
+//! is needed, so that neither opening nor the first question takes longer the more the log holds.
 
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use quipu_types::{Corruption, Position};
 
 use super::keys::KeyHasher;
 use super::rebuild::{self, RebuildError};
 use crate::bug::{Bug, seeded};
 use crate::format::group::GroupHeader;
-use crate::format::index_file::{INDEX_HEADER_BYTES, IndexFile, IndexHeader};
+use crate::format::index_file::IndexFile;
+use crate::format::index_header::{INDEX_HEADER_BYTES, IndexFault, IndexHeader};
 use crate::format::segment_header::SegmentHeader;
-use crate::format::sum::crc64;
-use crate::storage::{Storage, index_name};
+use crate::storage::{ReadOrder, Storage, StorageFile, index_name};
 
 /// Where a sealed segment's index is, and the index itself once somebody has needed it.
 ///
 /// Invariants:
-/// 1. Nothing of the file is used before all of it was checked, once, by whoever comes first; who
-///    comes meanwhile waits. The sequencer does not wait here, but where a run is damaged.
-/// 2. A file that is not valid is built again from its segment. Where that is damaged, too,
-///    whoever needs the index is told, now and later.
+/// 1. The file is taken by whoever comes first; who comes meanwhile waits. The sequencer does not
+///    wait here, but where a run is damaged.
+/// 2. A file that is not valid, as a whole or where somebody needs it, is built again from its
+///    segment. Where that is damaged, too, whoever needs the index is told, now and later.
 /// 3. That the disk refuses is told, and forgotten: who comes next tries again.
 pub struct SealedIndex {
     storage: Arc<dyn Storage>,
@@ -30,11 +30,12 @@ pub struct SealedIndex {
     seal: GroupHeader,
     /// Whether one that was built is saved: not where the log was opened read-only.
     saves: bool,
-    checked: OnceLock<Result<Checked, Corruption>>,
-    checking: Mutex<()>,
+    taken: RwLock<Option<Result<Taken, Corruption>>>,
+    taking: Mutex<()>,
 }
 
-struct Checked {
+#[derive(Clone)]
+struct Taken {
     file: Arc<IndexFile>,
     is_rebuilt: bool,
 }
@@ -48,8 +49,9 @@ impl SealedIndex {
         seal: GroupHeader,
         saves: bool,
     ) -> Self {
-        let (storage, checked) = (Arc::clone(storage), OnceLock::new());
-        Self { storage, header, seal, saves, checked, checking: Mutex::new(()) }
+        let storage = Arc::clone(storage);
+        let (taken, taking) = (RwLock::default(), Mutex::default());
+        Self { storage, header, seal, saves, taken, taking }
     }
 
     /// With an index that was just made of a segment: saved, it gives its memory back.
@@ -60,10 +62,10 @@ impl SealedIndex {
         seal: GroupHeader,
         file: IndexFile,
     ) -> Self {
-        let mut index = Self::new(storage, header, seal, true);
+        let index = Self::new(storage, header, seal, true);
         if !rebuild::save(&**storage, index.header.number, &file) {
-            let checked = Checked { file: Arc::new(file), is_rebuilt: false };
-            index.checked = OnceLock::from(Ok(checked));
+            let taken = Taken { file: Arc::new(file), is_rebuilt: false };
+            *index.taken.write() = Some(Ok(taken));
         }
         index
     }
@@ -77,7 +79,7 @@ impl SealedIndex {
     /// Whether the file was missing or not valid, and was built again.
     #[must_use]
     pub fn is_rebuilt(&self) -> bool {
-        matches!(self.checked.get(), Some(Ok(checked)) if checked.is_rebuilt)
+        matches!(&*self.taken.read(), Some(Ok(taken)) if taken.is_rebuilt)
     }
 
     /// Sees that the file is there, as long as it should be, and says that it is of this segment;
@@ -87,72 +89,128 @@ impl SealedIndex {
     /// That it could not be built.
     pub fn look(&self) -> Result<(), RebuildError> {
         let Err(problem) = self.read_header() else { return Ok(()) };
-        let file = self.build(&problem)?;
-        self.checked.get_or_init(|| Ok(Checked { file, is_rebuilt: true }));
+        let taken = self.build(&problem)?;
+        *self.taken.write() = Some(Ok(taken));
         Ok(())
     }
 
-    fn read_header(&self) -> Result<(), String> {
-        let file = self.storage.open_cached(&index_name(self.header.number));
-        let file = file.map_err(|error| error.to_string())?;
+    fn open(&self) -> io::Result<Arc<dyn StorageFile>> {
+        self.storage.open_cached(&index_name(self.header.number))
+    }
+
+    fn read_header(&self) -> Result<IndexHeader, String> {
         let mut start = [0; INDEX_HEADER_BYTES];
-        let read = file.read(0, &mut start).map_err(|error| error.to_string())?;
-        let length = file.len().map_err(|error| error.to_string())?;
+        let read = self.open().and_then(|file| Ok((file.read(0, &mut start)?, file.len()?)));
+        let (read, length) = read.map_err(|error| error.to_string())?;
         IndexHeader::read(&start[..read], length, self.header.segment_id, self.seal.sum)
-            .map(|_| ())
             .map_err(|fault| fault.to_string())
     }
 
-    /// The index, checked.
+    /// Reads the sums of blocks, which are checked together, in one piece: where the map is not read
+    /// ahead, each of their pages would be waited for.
+    fn read_sums_ahead(&self) -> Result<(), String> {
+        let sums_at = self.read_header()?.sums_at() as u64;
+        let read = self.open().and_then(|file| {
+            let bytes = file.len()?.saturating_sub(sums_at);
+            file.read(sums_at, &mut vec![0; usize::try_from(bytes).unwrap_or(0)])
+        });
+        read.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Asks the index something; what it cannot answer, because it is damaged there, one that is
+    /// built again answers.
     ///
     /// # Errors
     /// That neither the file nor, in its place, the segment can be read or is whole.
-    pub fn file(&self) -> Result<Arc<IndexFile>, RebuildError> {
-        if let Some(checked) = self.checked.get() {
-            return known(checked);
+    pub fn ask<T>(
+        &self,
+        question: impl Fn(&IndexFile) -> Result<T, IndexFault>,
+    ) -> Result<T, RebuildError> {
+        let mut taken = self.take(None)?;
+        loop {
+            match question(&taken.file) {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => taken = self.take(Some((&taken.file, fault)))?,
+            }
         }
-        let _one_at_a_time = self.checking.lock();
-        if let Some(checked) = self.checked.get() {
-            return known(checked);
+    }
+
+    /// As [`Self::ask`], for a question that goes through all of the index, once.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn ask_for_all<T>(
+        &self,
+        question: impl Fn(&IndexFile) -> Result<T, IndexFault>,
+    ) -> Result<T, RebuildError> {
+        match self.saved(ReadOrder::Sequential).map(|file| question(&file)) {
+            Ok(Ok(answer)) => Ok(answer),
+            // Whatever is wrong, it is met again there.
+            Ok(Err(_)) | Err(_) => self.ask(question),
         }
-        let checked = match self.load() {
-            Ok(checked) => Ok(checked),
+    }
+
+    /// The file as it was taken; the one in its place, where it was found at fault.
+    fn take(&self, at_fault: Option<(&Arc<IndexFile>, IndexFault)>) -> Result<Taken, RebuildError> {
+        let is_other = |taken: &Taken| match &at_fault {
+            Some((file, _)) => !Arc::ptr_eq(file, &taken.file),
+            None => true,
+        };
+        let known = || match &*self.taken.read() {
+            Some(Ok(taken)) => Some(taken.clone()).filter(is_other).map(Ok),
+            Some(Err(damage)) => Some(Err(damage.clone().into())),
+            None => None,
+        };
+        if let Some(known) = known() {
+            return known;
+        }
+        let _one_at_a_time = self.taking.lock();
+        if let Some(known) = known() {
+            return known;
+        }
+        let taken = match self.load(at_fault.map(|(_, fault)| fault)) {
+            Ok(taken) => Ok(taken),
             Err(RebuildError::Corruption(damage)) => Err(damage),
             Err(error @ RebuildError::Io(_)) => return Err(error),
         };
-        known(self.checked.get_or_init(|| checked))
+        *self.taken.write() = Some(taken.clone());
+        Ok(taken?)
     }
 
-    fn load(&self) -> Result<Checked, RebuildError> {
-        let problem = match self.saved() {
-            Ok(file) => return Ok(Checked { file, is_rebuilt: false }),
+    fn load(&self, fault: Option<IndexFault>) -> Result<Taken, RebuildError> {
+        let saved =
+            fault.map_or_else(|| self.saved(ReadOrder::Random), |fault| Err(fault.to_string()));
+        let problem = match saved {
+            Ok(file) => return Ok(Taken { file: Arc::new(file), is_rebuilt: false }),
             Err(problem) => problem,
         };
-        let file = self.build(&problem).map_err(|error| self.without_index(&problem, error))?;
-        Ok(Checked { file, is_rebuilt: true })
+        self.build(&problem).map_err(|error| self.without_index(&problem, error))
     }
 
-    fn saved(&self) -> Result<Arc<IndexFile>, String> {
-        let bytes = self.storage.map(&index_name(self.header.number));
+    fn saved(&self, order: ReadOrder) -> Result<IndexFile, String> {
+        if order == ReadOrder::Random {
+            self.read_sums_ahead()?;
+        }
+        let bytes = self.storage.map(&index_name(self.header.number), order);
         let bytes = bytes.map_err(|error| error.to_string())?;
-        let bytes = if seeded(Bug::TakesAnUncheckedIndex) { with_its_sum(&bytes) } else { bytes };
-        IndexFile::check(bytes, self.header.segment_id, self.seal.sum)
-            .map(Arc::new)
-            .map_err(|fault| fault.to_string())
+        let file = IndexFile::check(bytes, self.header.segment_id, self.seal.sum)
+            .map_err(|fault| fault.to_string())?;
+        if seeded(Bug::TakesAnUncheckedIndex) {
+            file.trust();
+        }
+        Ok(file)
     }
 
-    fn build(&self, problem: &str) -> Result<Arc<IndexFile>, RebuildError> {
+    fn build(&self, problem: &str) -> Result<Taken, RebuildError> {
         let number = self.header.number;
         tracing::warn!(segment = number, problem, "building an index again");
         let hasher = KeyHasher::new(self.header.log_id);
         let built = rebuild::build(&*self.storage, hasher, &self.header)?;
-        if self.saves
-            && rebuild::save(&*self.storage, number, &built)
-            && let Ok(saved) = self.saved()
-        {
-            return Ok(saved);
-        }
-        Ok(Arc::new(built))
+        // A map of what was saved costs no memory. It is checked whole: `ask` must come to an end.
+        let saved = self.saves && rebuild::save(&*self.storage, number, &built);
+        let saved = saved.then(|| self.saved(ReadOrder::Sequential).ok()).flatten();
+        let file = saved.filter(|saved| saved.check_all().is_ok()).unwrap_or(built);
+        Ok(Taken { file: Arc::new(file), is_rebuilt: true })
     }
 
     /// Without its index none of a segment's records is found.
@@ -169,20 +227,4 @@ impl SealedIndex {
         }
         .into()
     }
-}
-
-fn known(checked: &Result<Checked, Corruption>) -> Result<Arc<IndexFile>, RebuildError> {
-    match checked {
-        Ok(checked) => Ok(Arc::clone(&checked.file)),
-        Err(damage) => Err(damage.clone().into()),
-    }
-}
-
-/// These bytes with a sum that matches them, whatever they are; see [`crate::bug`].
-fn with_its_sum(bytes: &Bytes) -> Bytes {
-    let mut bytes = bytes.to_vec();
-    if let Some((content, sum)) = bytes.split_last_chunk_mut() {
-        *sum = crc64(content).to_le_bytes();
-    }
-    Bytes::from(bytes)
 }

@@ -310,8 +310,14 @@ impl Cursor {
         let in_group = (self.group.as_ref())
             .is_some_and(|(segment, group)| *segment == number && group.contains(position));
         if !in_group {
-            let group = plan.segment.group(&*self.log.env.storage, position)?;
-            self.group = Some((number, group));
+            let storage = &*self.log.env.storage;
+            // Of a few records that are far apart a group each would be read and checked.
+            if plan.listed.is_some()
+                && let Some(record) = plan.segment.record(storage, position)?
+            {
+                return Ok(record);
+            }
+            self.group = Some((number, plan.segment.group(storage, position)?));
         }
         let Some((_, group)) = &self.group else { return Err(ReadError::Closed) };
         let record = group

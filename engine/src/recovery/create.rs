@@ -10,7 +10,7 @@ use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, FORMAT_VERSION, is_zero};
 use crate::options::LogOptions;
 use crate::shared::Environment;
-use crate::storage::{MARKER_NAME, Storage, segment_name};
+use crate::storage::{MARKER_NAME, ReadOrder, Storage, segment_name};
 
 /// Makes segment 1 of a new log, over whatever an interrupted creation has left of it.
 ///
@@ -51,7 +51,8 @@ fn clear_half_made(storage: &dyn Storage) -> Result<(), OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(OpenError::io(format!("open {name}")))?,
     };
-    let content = storage.map(&name).map_err(OpenError::io(format!("read {name}")))?;
+    let content =
+        storage.map(&name, ReadOrder::Sequential).map_err(OpenError::io(format!("read {name}")))?;
     if !is_zero(&content) {
         let range = (0, content.len() as u64);
         repair::keep_copy(storage, &*file, 1, range, 1).ok_or_else(|| {
@@ -75,7 +76,8 @@ pub fn write_marker(storage: &dyn Storage, log_id: Uuid) -> Result<(), OpenError
 /// # Errors
 /// That the file is damaged.
 pub fn read_marker(storage: &dyn Storage) -> Result<Uuid, OpenError> {
-    let bytes = storage.map(MARKER_NAME).map_err(OpenError::io("read LOG"))?;
+    let bytes =
+        storage.map(MARKER_NAME, ReadOrder::Sequential).map_err(OpenError::io("read LOG"))?;
     let damaged = || OpenError::Unreadable("the file LOG is damaged".to_owned());
     let text = str::from_utf8(&bytes).map_err(|_| damaged())?;
     let mut lines = text.lines();

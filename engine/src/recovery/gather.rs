@@ -85,9 +85,9 @@ impl Gathering {
             self.made += 1;
             return Ok(());
         }
-        let index = index.file()?;
-        let generation = Generation::of_index(&index, self.hasher);
-        let span = Span::of_index(number, &index);
+        let (generation, span) = index.ask_for_all(|index| {
+            Ok((Generation::of_index(index, self.hasher)?, Span::of_index(number, index)))
+        })?;
         self.made += 1;
         self.set.push(self.made_part(generation, span));
         Ok(())

@@ -1,6 +1,7 @@
 //! One file of the log, and the ordered set of them.
 
 pub mod scanner;
+pub mod sealed_segment;
 #[expect(clippy::module_inception, reason = "the file that is the noun")]
 pub mod segment;
 pub mod set;

@@ -1,22 +1,24 @@
 //! One segment as readers see it: by position and by aggregate, live or sealed.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use quipu_types::{AggregateKey, Corruption, Filter, Position, ReadError};
+use quipu_types::{AggregateKey, Corruption, Filter, Position, ReadError, Record};
 
+use super::sealed_segment::{SealedSegment, candidates, places};
 use super::tail::Tail;
-use crate::format::group::{Group, GroupHeader};
+use crate::format::group::{Group, GroupHeader, GroupSpan};
 use crate::format::index_file::IndexFile;
+use crate::format::index_header::IndexFault;
 use crate::format::segment_header::SegmentHeader;
 use crate::format::zeroed_blocks;
 use crate::index::keys::KeyHasher;
-use crate::index::live::{GroupSpan, LiveIndex, Postings};
+use crate::index::live::{LiveIndex, Postings};
 use crate::index::rebuild::RebuildError;
 use crate::index::sealed_index::SealedIndex;
-use crate::storage::{Storage, StorageFile, segment_name};
+use crate::storage::{Storage, StorageFile};
 
 /// One segment. It begins live, fed by the sequencer, and is turned over to its index file once
 /// that is built; readers notice nothing.
@@ -34,15 +36,15 @@ pub struct Segment {
 
 enum Contents {
     Live { index: LiveIndex, tail: Tail, last_position: Position },
-    Sealed { index: Arc<SealedIndex>, bytes: Arc<OnceLock<Bytes>> },
+    Sealed(Arc<SealedSegment>),
 }
 
 /// Who knows where a segment's records are.
 enum Asked<T> {
     /// The live index, and it said this.
     Live(T),
-    /// The index file. It is asked under no lock: it may have to be checked first.
-    Sealed(Arc<SealedIndex>),
+    /// The index file. It is asked under no lock: it may have to be built again first.
+    Sealed(Arc<SealedSegment>),
 }
 
 /// Which of a segment's records may meet a filter.
@@ -69,8 +71,8 @@ impl Segment {
     /// A segment that is sealed and indexed.
     #[must_use]
     pub fn sealed(header: SegmentHeader, file: Arc<dyn StorageFile>, index: SealedIndex) -> Self {
-        let contents = Contents::Sealed { index: Arc::new(index), bytes: Arc::default() };
-        Self::new(header, file, contents)
+        let sealed = SealedSegment::new(header.number, index);
+        Self::new(header, file, Contents::Sealed(Arc::new(sealed)))
     }
 
     fn new(header: SegmentHeader, file: Arc<dyn StorageFile>, contents: Contents) -> Self {
@@ -89,14 +91,14 @@ impl Segment {
 
     /// Whether it is served from its index file.
     pub fn is_indexed(&self) -> bool {
-        matches!(&*self.contents.read(), Contents::Sealed { .. })
+        matches!(&*self.contents.read(), Contents::Sealed(_))
     }
 
     /// Position of its last visible record; the one before its first if there is none.
     pub fn last_position(&self) -> Position {
         match &*self.contents.read() {
             Contents::Live { last_position, .. } => *last_position,
-            Contents::Sealed { index, .. } => index.last_position(),
+            Contents::Sealed(sealed) => sealed.index().last_position(),
         }
     }
 
@@ -126,29 +128,36 @@ impl Segment {
     fn ask<T>(&self, live: impl FnOnce(&LiveIndex) -> T) -> Asked<T> {
         match &*self.contents.read() {
             Contents::Live { index, .. } => Asked::Live(live(index)),
-            Contents::Sealed { index, .. } => Asked::Sealed(Arc::clone(index)),
+            Contents::Sealed(sealed) => Asked::Sealed(Arc::clone(sealed)),
         }
     }
 
     /// Serves the segment from its index file from now on.
     pub fn become_sealed(&self, index: SealedIndex) {
-        let bytes = Arc::default();
-        *self.contents.write() = Contents::Sealed { index: Arc::new(index), bytes };
+        let sealed = SealedSegment::new(self.header.number, index);
+        *self.contents.write() = Contents::Sealed(Arc::new(sealed));
     }
 
-    /// The index file, checked, once the segment is served from it.
+    /// Asks the index file about all that it holds, once the segment is served from it.
     ///
     /// # Errors
     /// That there is no valid one, and none can be built.
-    pub fn index(&self) -> Result<Option<Arc<IndexFile>>, RebuildError> {
+    pub fn ask_index<T>(
+        &self,
+        question: impl Fn(&IndexFile) -> Result<T, IndexFault>,
+    ) -> Result<Option<T>, RebuildError> {
         match self.ask(|_| ()) {
             Asked::Live(()) => Ok(None),
-            Asked::Sealed(index) => index.file().map(Some),
+            Asked::Sealed(sealed) => sealed.index().ask_for_all(question).map(Some),
         }
     }
 
-    fn checked(&self, index: &SealedIndex) -> Result<Arc<IndexFile>, ReadError> {
-        index.file().map_err(|error| match error {
+    fn ask_sealed<T>(
+        &self,
+        sealed: &SealedSegment,
+        question: impl Fn(&IndexFile) -> Result<T, IndexFault>,
+    ) -> Result<T, ReadError> {
+        sealed.index().ask(question).map_err(|error| match error {
             RebuildError::Corruption(damage) => damage.into(),
             RebuildError::Io(error) => self.io(&error),
         })
@@ -162,14 +171,17 @@ impl Segment {
         last: Position,
     ) -> Result<Option<Postings>, ReadError> {
         let hash = hasher.aggregate(key);
-        let index = match self.ask(|live| live.postings(hash, key, last)) {
+        let sealed = match self.ask(|live| live.postings(hash, key, last)) {
             Asked::Live(postings) => return Ok(postings),
-            Asked::Sealed(index) => self.checked(&index)?,
+            Asked::Sealed(sealed) => sealed,
         };
-        let Some((entry, mut positions)) = index.aggregate(hash, key) else { return Ok(None) };
-        positions.truncate(positions.partition_point(|position| *position <= last));
-        let first_version = entry.first_version;
-        Ok((!positions.is_empty()).then_some(Postings { first_version, positions }))
+        self.ask_sealed(&sealed, |index| {
+            let Some(entry) = index.aggregate(hash, key)? else { return Ok(None) };
+            let mut positions = index.positions(&entry)?;
+            positions.truncate(positions.partition_point(|position| *position <= last));
+            let first_version = entry.first_version;
+            Ok((!positions.is_empty()).then_some(Postings { first_version, positions }))
+        })
     }
 
     /// Which records may meet a filter, as far as the index can tell.
@@ -186,26 +198,12 @@ impl Segment {
             let postings = self.postings(hasher, key, last)?;
             return Ok(postings.map_or(Candidates::None, Candidates::Stream));
         }
-        let index = match self.ask(|_| ()) {
-            Asked::Live(()) => return Ok(Candidates::All),
-            Asked::Sealed(index) => self.checked(&index)?,
-        };
-        let header = index.header();
-        let out_of_time = filter.since.is_some_and(|since| header.timestamps.1 < since)
-            || filter.until.is_some_and(|until| header.timestamps.0 >= until)
-            || filter.recorded_since.is_some_and(|since| header.last_recorded_at < since);
-        let has_any = |kind, names: &[String]| {
-            names.is_empty() || names.iter().any(|name| index.may_have_name(kind, name))
-        };
-        if out_of_time || !has_any(0, &filter.aggregate_types) || !has_any(1, &filter.event_types) {
-            return Ok(Candidates::None);
-        }
-        Ok(match &filter.correlation_id {
-            Some(id) if !id.is_empty() => {
-                Candidates::Listed(index.correlated(hasher.correlation(id)))
+        match self.ask(|_| ()) {
+            Asked::Live(()) => Ok(Candidates::All),
+            Asked::Sealed(sealed) => {
+                self.ask_sealed(&sealed, |index| candidates(index, hasher, filter))
             }
-            _ => Candidates::All,
-        })
+        }
     }
 
     /// The group that holds `position`, checked. The caller has seen that the position is one of
@@ -235,6 +233,24 @@ impl Segment {
         }
     }
 
+    /// The record at `position` alone, where the index of a sealed segment says where it stands and
+    /// what its header must be: its group is not looked at. `None` where only the group can tell:
+    /// the segment is live, or what stands there is not that record.
+    ///
+    /// # Errors
+    /// That it cannot be read.
+    pub fn record(
+        &self,
+        storage: &dyn Storage,
+        position: Position,
+    ) -> Result<Option<Record>, ReadError> {
+        let Asked::Sealed(sealed) = self.ask(|_| ()) else { return Ok(None) };
+        let places = self.ask_sealed(&sealed, |index| places(index, position))?;
+        let Some((place, next)) = places else { return Ok(None) };
+        let record = sealed.record(storage, place, next).map_err(|error| self.io(&error))?;
+        Ok(record.filter(|record| record.position() == position))
+    }
+
     fn recent_group(&self, position: Position) -> Option<Arc<Group>> {
         self.recent.lock().as_ref().filter(|group| group.contains(position)).cloned()
     }
@@ -251,42 +267,31 @@ impl Segment {
             Contents::Live { index, tail, .. } => {
                 index.group_of(position).is_some_and(|span| tail.get(span.offset).is_some())
             }
-            Contents::Sealed { .. } => false,
+            Contents::Sealed(_) => false,
         }
     }
 
     fn span(&self, position: Position) -> Result<Option<GroupSpan>, ReadError> {
-        let index = match self.ask(|live| live.group_of(position)) {
-            Asked::Live(span) => return Ok(span),
-            Asked::Sealed(index) => self.checked(&index)?,
-        };
-        let span = index.group_of(position);
-        Ok(span.map(|(first_position, offset, bytes)| GroupSpan { first_position, offset, bytes }))
+        match self.ask(|live| live.group_of(position)) {
+            Asked::Live(span) => Ok(span),
+            Asked::Sealed(sealed) => self.ask_sealed(&sealed, |index| index.group_of(position)),
+        }
     }
 
     fn span_bytes(&self, storage: &dyn Storage, span: GroupSpan) -> io::Result<Bytes> {
-        let mapped = match &*self.contents.read() {
-            Contents::Live { tail, .. } => {
-                if let Some(bytes) = tail.get(span.offset) {
-                    return Ok(bytes);
-                }
-                None
+        let sealed = match &*self.contents.read() {
+            Contents::Live { tail, .. } => tail.get(span.offset).map(Asked::Live),
+            Contents::Sealed(sealed) => Some(Asked::Sealed(Arc::clone(sealed))),
+        };
+        match sealed {
+            Some(Asked::Live(bytes)) => Ok(bytes),
+            Some(Asked::Sealed(sealed)) => sealed.group_bytes(storage, span),
+            None => {
+                let mut buffer = zeroed_blocks(span.bytes);
+                let read = self.file.read(span.offset, &mut buffer)?;
+                Ok(Bytes::from_owner(buffer).slice(..read))
             }
-            Contents::Sealed { bytes, .. } => Some(Arc::clone(bytes)),
-        };
-        let Some(mapped) = mapped else {
-            let mut buffer = zeroed_blocks(span.bytes);
-            let read = self.file.read(span.offset, &mut buffer)?;
-            return Ok(Bytes::from_owner(buffer).slice(..read));
-        };
-        let bytes = if let Some(bytes) = mapped.get() {
-            bytes
-        } else {
-            let bytes = storage.map(&segment_name(self.header.number))?;
-            mapped.get_or_init(|| bytes)
-        };
-        let start = usize::try_from(span.offset).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(bytes.slice(start..(start + span.bytes).min(bytes.len())))
+        }
     }
 
     fn io(&self, error: &io::Error) -> ReadError {

@@ -20,7 +20,9 @@ use rustix::io::Errno;
 use super::map::map;
 use super::names::{LOCK_NAME, PROBE_STEM, temporary_name};
 use super::ring::Ring;
-use super::{FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile};
+use super::{
+    FileEntry, FileKind, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage, StorageFile,
+};
 use crate::format::{BLOCK_BYTES, block_ceil, zeroed_blocks};
 
 const PRIVATE_FILE: u32 = 0o600;
@@ -265,14 +267,16 @@ impl Storage for DiskStorage {
     }
 
     fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(DiskFile::new(self.open_buffered(name)?)))
+        let file = self.open_buffered(name)?;
+        fadvise(&file, 0, None, Advice::Random)?;
+        Ok(Arc::new(DiskFile::new(file)))
     }
 
-    fn map(&self, name: &str) -> io::Result<Bytes> {
+    fn map(&self, name: &str, order: ReadOrder) -> io::Result<Bytes> {
         let mut file = self.open_buffered(name)?;
         let bytes = file.metadata()?.len();
         if self.mapping == Mapping::Mapped && bytes > 0 {
-            return map(&file);
+            return map(&file, order);
         }
         let mut content = zeroed_blocks(usize::try_from(bytes).map_err(io::Error::other)?);
         file.read_exact(&mut content)?;

@@ -38,14 +38,14 @@ pub trait Storage: Send + Sync {
     /// [`Storage::sync_dir`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
 
-    /// Opens a file that will not change any more, to be read through the page cache: at any
-    /// offset, of any length, into any buffer. Its name may be removed, and stand for another file,
+    /// Opens a file that will not change any more, to be read here and there through the page cache:
+    /// at any offset, of any length, into any buffer. Its name may be removed, and stand for another file,
     /// later.
     fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
 
     /// The whole of a file that will not change any more. Under a memory map an unreadable sector
     /// ends the process.
-    fn map(&self, name: &str) -> io::Result<Bytes>;
+    fn map(&self, name: &str, order: ReadOrder) -> io::Result<Bytes>;
 
     /// Makes a file with this content, or leaves the old one: whole or not at all, durable on
     /// return, directory entry included.
@@ -101,6 +101,15 @@ pub trait StorageFile: Send + Sync {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+}
+
+/// In what order a file will be read: what the system should read ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOrder {
+    /// From its beginning to its end.
+    Sequential,
+    /// Here and there.
+    Random,
 }
 
 /// A name and a length.

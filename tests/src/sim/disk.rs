@@ -14,7 +14,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use quipu_engine::format::BlockBuffer;
 use quipu_engine::storage::{
-    FileEntry, FileKind, GroupWrite, LockError, LockGuard, Space, Storage, StorageFile,
+    FileEntry, FileKind, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage, StorageFile,
 };
 
 mod content;
@@ -323,7 +323,7 @@ impl Storage for SimDisk {
         self.open(name)
     }
 
-    fn map(&self, name: &str) -> io::Result<Bytes> {
+    fn map(&self, name: &str, _: ReadOrder) -> io::Result<Bytes> {
         self.operate(Operation::Read, "mapping")?;
         let state = self.state.lock();
         let content = state.files.get(name).ok_or(io::ErrorKind::NotFound)?;
