@@ -62,6 +62,8 @@ pub enum Bug {
     TakesAForeignRun,
     /// An index file is used whatever its sum.
     TakesAnUncheckedIndex,
+    /// A record that is read alone is taken whatever its header.
+    TakesAnyHeader,
 }
 
 #[cfg(feature = "seeded-bugs")]

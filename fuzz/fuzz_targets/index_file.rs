@@ -34,8 +34,8 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
     builder.finish(SEGMENT, SEAL).expect("a built index is valid").as_bytes().to_vec()
 });
 
-// Raw bytes, or edits of a valid file whose sums are mended, so that the checks behind them are met,
-// or are not.
+// Raw bytes, or edits of a valid file whose sums are mended, so that the checks behind them are
+// met, or are not.
 fuzz_target!(|input: &[u8]| {
     let Some((kind, rest)) = input.split_first() else { return };
     match kind {

@@ -8,8 +8,8 @@ use crate::format::group::FRAME_HEADER_BYTES;
 use crate::index::facts::Facts;
 use crate::index::live::LiveIndex;
 
-/// An append in a group, without its frame: its records begin at `first`, and its aggregates were at the versions
-/// `before` it.
+/// An append in a group, without its frame: its records begin at `first`, and its aggregates were
+/// at the versions `before` it.
 pub struct Placed {
     pub(crate) append: PreparedAppend,
     pub(crate) first: Position,

@@ -106,8 +106,8 @@ impl SealedIndex {
             .map_err(|fault| fault.to_string())
     }
 
-    /// Reads the sums of blocks, which are checked together, in one piece: where the map is not read
-    /// ahead, each of their pages would be waited for.
+    /// Reads the sums of blocks, which are checked together, in one piece: where the map is not
+    /// read ahead, each of their pages would be waited for.
     fn read_sums_ahead(&self) -> Result<(), String> {
         let sums_at = self.read_header()?.sums_at() as u64;
         let read = self.open().and_then(|file| {

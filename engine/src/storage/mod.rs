@@ -38,9 +38,9 @@ pub trait Storage: Send + Sync {
     /// [`Storage::sync_dir`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
 
-    /// Opens a file that will not change any more, to be read here and there through the page cache:
-    /// at any offset, of any length, into any buffer. Its name may be removed, and stand for another file,
-    /// later.
+    /// Opens a file that will not change any more, to be read here and there through the page
+    /// cache: at any offset, of any length, into any buffer. Its name may be removed, and stand for
+    /// another file, later.
     fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
 
     /// The whole of a file that will not change any more. Under a memory map an unreadable sector

@@ -19,7 +19,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, with their names.
-    pub const ALL: [(&str, Self); 37] = [
+    pub const ALL: [(&str, Self); 38] = [
         ("acknowledges-before-flush", Self::Disk(disk::Defect::AcknowledgesBeforeFlush)),
         ("lies-about-flush", Self::Disk(disk::Defect::LiesAboutFlush)),
         ("retries-failed-flush", Self::Disk(disk::Defect::RetriesFailedFlush)),
@@ -57,6 +57,7 @@ impl Defect {
         ("replays-too-late", Self::Engine(Bug::ReplaysTooLate)),
         ("takes-a-foreign-run", Self::Engine(Bug::TakesAForeignRun)),
         ("takes-an-unchecked-index", Self::Engine(Bug::TakesAnUncheckedIndex)),
+        ("takes-any-header", Self::Engine(Bug::TakesAnyHeader)),
     ];
 
     /// The defect of this name.

@@ -168,6 +168,17 @@ pub fn check_records(model: &Model, first: Position, records: &[Record]) -> Resu
     Ok(())
 }
 
+/// Whether each record that can be read by itself is that of the model.
+pub fn check_each(log: &EventLog, model: &Model) -> Result<(), String> {
+    for (position, event) in (1..).zip(&model.events) {
+        let found = log.record_at(Position(position as u64));
+        if let Some(record) = found.ok().filter(|record| !is_record_of(event, position, record)) {
+            return Err(format!("position {position}: expected {event:?}, found {record:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// The indexes against a scan: number of aggregates and ids, versions, each aggregate's records.
 pub fn check_indexes(log: &EventLog, world: &World) -> Result<(), String> {
     let model = &world.model;

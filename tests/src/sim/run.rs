@@ -9,7 +9,7 @@ use super::defect::Defect;
 use super::disk::{IoFault, UNREADABLE};
 use super::figures::Figures;
 use super::life::Life;
-use super::reader::{check_indexes, check_records, read_from, read_some};
+use super::reader::{check_each, check_indexes, check_records, read_from, read_some};
 use super::world::World;
 
 /// Openings of one log in one run; fewer where every operation has its turn.
@@ -311,6 +311,7 @@ impl Run {
         let reported = error.is_some() || log.recovery_report().damage.is_some();
         self.world.figures.damage_reported += u64::from(reported);
         check_records(&self.world.model, Position::FIRST, &records)?;
+        check_each(&log, &self.world.model)?;
         let (seen, found) = (self.world.seen, records.len());
         if found < seen && !reported {
             return Err(format!(
