@@ -11,7 +11,7 @@ use futures::future::{BoxFuture, select};
 use futures::{FutureExt, StreamExt, stream};
 use futures_timer::Delay;
 use quipu_engine::commit::outcome::Admitted;
-use quipu_engine::read::cursor::{Cursor, PageLimits};
+use quipu_engine::read::cursor::PageLimits;
 use quipu_engine::read::subscription::Subscription as Follow;
 use quipu_engine::{
     Access, DiskStorage, Environment, EventLog, OpenError, Origin, RecoveryReport, Status, System,
@@ -24,6 +24,7 @@ use quipu_types::{
 use crate::batches::{RecordStream, Subscription};
 use crate::fresh::v7_id;
 use crate::options::Options;
+use crate::scan;
 use crate::store::EventStore;
 
 /// A log in this process. Cheap to clone: all clones are the same log, closed with the last one.
@@ -192,20 +193,7 @@ impl EventStore for Embedded {
     }
 
     fn read(&self, request: ReadRequest) -> RecordStream {
-        let cursor = Some(self.log.read(request));
-        let pages = stream::unfold(cursor, |cursor| async move {
-            let mut cursor = cursor?;
-            let (page, cursor) = if cursor.is_in_memory() {
-                (cursor.next_page(PageLimits::default()), cursor)
-            } else {
-                unblock(move || (cursor.next_page(PageLimits::default()), cursor)).await
-            };
-            Some(match page {
-                Ok(page) => (Ok(page.records), Some(cursor).filter(|_| !page.is_last)),
-                Err(error) => (Err(error), None::<Cursor>),
-            })
-        });
-        RecordStream::new(pages.boxed())
+        RecordStream::new(scan::pages(&self.log, request))
     }
 
     fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {

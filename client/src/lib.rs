@@ -59,6 +59,8 @@ mod repository;
 mod repository_error;
 mod root;
 mod save;
+#[cfg(feature = "embedded")]
+mod scan;
 mod snapshot;
 mod snapshots;
 mod stamps;
