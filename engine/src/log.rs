@@ -274,7 +274,7 @@ impl EventLog {
     pub fn record_at(&self, position: Position) -> Result<Record, ReadError> {
         let segments = self.shared.segments.snapshot();
         if let Some(at) = segment_of(&segments, position)
-            && let Some(record) = segments[at].record(&*self.shared.env.storage, position)?
+            && let Some(record) = segments[at].record(&self.shared.open_files, position)?
         {
             return Ok(record);
         }

@@ -16,6 +16,7 @@ use crate::index::keys::KeyHasher;
 use crate::index::sealed::{Sealed, SealedSet};
 use crate::options::LogOptions;
 use crate::segment::Segments;
+use crate::segment::open_files::OpenFiles;
 use crate::storage::Storage;
 
 /// The seams a log stands on.
@@ -193,6 +194,8 @@ pub struct Shared {
     pub hasher: KeyHasher,
     /// The segments.
     pub segments: Segments,
+    /// Files of those that are sealed and read from.
+    pub open_files: OpenFiles,
     /// Durable and visible up to.
     pub watermark: CommitWatermark,
     /// What waits for the sequencer.
@@ -219,12 +222,14 @@ impl Shared {
         state: LogState,
     ) -> Self {
         let inbox = Arc::new(Inbox::new(options.queue_limits()));
+        let open_files = OpenFiles::new(Arc::clone(&env.storage));
         Self {
             env,
             options,
             log_id,
             hasher: KeyHasher::new(log_id),
             segments,
+            open_files,
             watermark,
             inbox,
             index_queue: IndexQueue::default(),

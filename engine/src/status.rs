@@ -156,7 +156,7 @@ impl EventLog {
                     active: index == last,
                     first_position: header.first_position,
                     last_position: segment.last_position(),
-                    bytes: segment.file().len()?,
+                    bytes: segment.file_bytes(&self.shared().open_files)?,
                     created_at: header.created_at,
                     epoch: header.epoch,
                 })

@@ -16,7 +16,7 @@ use crate::recovery::create::read_marker;
 use crate::recovery::decide::{TailCase, decide};
 use crate::recovery::tail::scan_beside_writer;
 use crate::segment::scanner::{ScanEnd, Scanner, Source, WholeGroup};
-use crate::storage::{FileKind, ReadOrder, Storage, index_name, segment_name};
+use crate::storage::{FileKind, ReadOrder, Storage, StorageFile, index_name, segment_name};
 use runs::{Held, HeldAggregate};
 
 mod runs;
@@ -150,8 +150,10 @@ impl Verifier<'_> {
         let number = placed.header.number;
         let action = format!("read {}", segment_name(number));
         self.report.segments += 1;
-        self.report.bytes += placed.file.len().map_err(OpenError::io(action.clone()))?;
-        let checked = if placed.seal.is_some() { self.sealed(placed) } else { self.active(placed) };
+        let file = placed.open(&**self.storage).map_err(OpenError::io(action.clone()))?;
+        self.report.bytes += file.len().map_err(OpenError::io(action.clone()))?;
+        let is_sealed = placed.seal.is_some();
+        let checked = if is_sealed { self.sealed(placed) } else { self.active(placed, &file) };
         checked.map_err(OpenError::io(action))
     }
 
@@ -226,9 +228,9 @@ impl Verifier<'_> {
         Ok(next.is_some())
     }
 
-    fn active(&mut self, placed: &Placed) -> std::io::Result<()> {
+    fn active(&mut self, placed: &Placed, file: &Arc<dyn StorageFile>) -> std::io::Result<()> {
         let take = &mut |whole: WholeGroup| self.records(&whole.records);
-        let tail = scan_beside_writer(&placed.header, &placed.file, take)?;
+        let tail = scan_beside_writer(&placed.header, file, take)?;
         let segment = placed.header.number;
         let (first, last) = (tail.next_position, Position::MAX);
         match decide(&tail.facts) {

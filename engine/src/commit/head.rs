@@ -9,6 +9,7 @@ use crate::bug::{Bug, seeded};
 use crate::format::BLOCK_BYTES;
 use crate::format::group::{GroupHeader, GroupPlace};
 use crate::segment::Segment;
+use crate::storage::StorageFile;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 /// Space kept ready ahead of the head: as much as was written, within these bounds, so that a
@@ -32,6 +33,7 @@ const RESERVED_BLOCKS: u64 = 3;
 /// 3. A group is placed only in allocated space that nobody is zeroing, and leaves room for SEAL.
 pub struct Head {
     segment: Arc<Segment>,
+    file: Arc<dyn StorageFile>,
     offset: u64,
     chain: u64,
     durable: u64,
@@ -60,25 +62,31 @@ impl Head {
     #[must_use]
     pub fn new(
         segment: Arc<Segment>,
+        file: Arc<dyn StorageFile>,
         offset: u64,
         chain: u64,
         allocated: u64,
         zeroed: u64,
     ) -> Self {
         let (durable, zeroing, usual_bytes) = (offset, None, 0);
-        Self { segment, offset, chain, durable, allocated, zeroed, zeroing, usual_bytes }
+        Self { segment, file, offset, chain, durable, allocated, zeroed, zeroing, usual_bytes }
     }
 
     /// A head at the first group of a segment that was just activated from a spare.
     #[must_use]
     pub fn of_spare(segment: Arc<Segment>, spare: &Spare) -> Self {
         let chain = segment.header().chain();
-        Self::new(segment, BLOCK, chain, spare.allocated, spare.zeroed)
+        Self::new(segment, Arc::clone(&spare.file), BLOCK, chain, spare.allocated, spare.zeroed)
     }
 
     /// The active segment.
     pub fn segment(&self) -> &Arc<Segment> {
         &self.segment
+    }
+
+    /// The active segment's file.
+    pub fn file(&self) -> &Arc<dyn StorageFile> {
+        &self.file
     }
 
     /// Where the next group goes.
@@ -161,7 +169,7 @@ impl Head {
     /// What to prepare next, given the size of the append that waits.
     pub fn plan(&mut self, next_bytes: u64, reserve: u64) -> Option<PrepareJob> {
         let segment_bytes = self.segment.header().segment_bytes;
-        let file = || Arc::clone(self.segment.file());
+        let file = || Arc::clone(&self.file);
         let segment = self.segment.header().number;
         let ahead = self.offset.clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
         let next = next_bytes.next_multiple_of(BLOCK) + (RESERVED_BLOCKS + 1) * BLOCK;
@@ -239,7 +247,7 @@ mod tests {
             last_recorded_at: Timestamp::from_micros(0),
         };
         let segment = Segment::live(header, Arc::new(NoFile), 0);
-        Head::new(Arc::new(segment), offset, 0, 64 << 20, BLOCK)
+        Head::new(Arc::new(segment), Arc::new(NoFile), offset, 0, 64 << 20, BLOCK)
     }
 
     #[test]

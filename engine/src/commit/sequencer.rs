@@ -391,7 +391,7 @@ impl Sequencer {
         let bytes = self.pool.share(buffer);
         self.head.submitted(&header);
         self.idle_since = self.log.env.clock.monotonic();
-        let file = Arc::clone(self.head.segment().file());
+        let file = Arc::clone(self.head.file());
         let done = self.completion();
         let ticket = done.ticket();
         let written = Written::Group { header, bytes: bytes.clone(), appends };

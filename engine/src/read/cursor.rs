@@ -313,7 +313,7 @@ impl Cursor {
             let storage = &*self.log.env.storage;
             // Of a few records that are far apart a group each would be read and checked.
             if plan.listed.is_some()
-                && let Some(record) = plan.segment.record(storage, position)?
+                && let Some(record) = plan.segment.record(&self.log.open_files, position)?
             {
                 return Ok(record);
             }

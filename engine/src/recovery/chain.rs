@@ -19,10 +19,23 @@ const WINDOW_BYTES: usize = 1 << 20;
 pub struct Placed {
     /// Its header.
     pub header: SegmentHeader,
-    /// Its file.
-    pub file: Arc<dyn StorageFile>,
+    /// Its file, of the last one only: there may be more segments than a process may open files.
+    file: Option<Arc<dyn StorageFile>>,
     /// Its SEAL, as its successor's header names it; `None` for the last.
     pub seal: Option<GroupHeader>,
+}
+
+impl Placed {
+    /// Its file.
+    ///
+    /// # Errors
+    /// That it cannot be opened.
+    pub fn open(&self, storage: &dyn Storage) -> std::io::Result<Arc<dyn StorageFile>> {
+        match &self.file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => storage.open(&segment_name(self.header.number)),
+        }
+    }
 }
 
 /// The last file, where it is not an activated segment.
@@ -132,8 +145,9 @@ impl Chain {
         if let Some(previous) = self.placed.last_mut() {
             let seal = read_seal(previous, &header)?;
             previous.seal = Some(seal);
+            previous.file = None;
         }
-        self.placed.push(Placed { header, file, seal: None });
+        self.placed.push(Placed { header, file: Some(file), seal: None });
         Ok(())
     }
 }
@@ -146,7 +160,8 @@ fn read_seal(previous: &Placed, successor: &SegmentHeader) -> Result<GroupHeader
     if !offset.is_multiple_of(BLOCK) {
         return Err(lacks("misaligned"));
     }
-    let block = read_block(&*previous.file, offset).map_err(|error| lacks(&error.to_string()))?;
+    let file = previous.file.as_deref().ok_or_else(|| lacks("its file is closed"))?;
+    let block = read_block(file, offset).map_err(|error| lacks(&error.to_string()))?;
     let header = &previous.header;
     let group = Group::check(&block, header.segment_id, offset, header.segment_bytes)
         .map_err(|fault| lacks(&format!("SEAL at offset {offset}: {fault}")))?;

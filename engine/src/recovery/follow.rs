@@ -6,27 +6,28 @@ use std::sync::Arc;
 
 use quipu_types::ReadError;
 
-use super::chain::{Chain, place};
+use super::chain::{Chain, Placed, place};
 use super::load;
 use crate::format::group::GroupKind;
 use crate::format::segment_header::SegmentHeader;
 use crate::segment::scanner::{ScanEnd, ScanPoint, Scanner, Source};
 use crate::segment::{Segment, WholeGroup};
 use crate::shared::Shared;
-use crate::storage::FileKind;
+use crate::storage::{FileKind, StorageFile};
 
 /// How far a read-only log has followed the active segment.
 pub struct Follower {
     segment: Arc<Segment>,
+    file: Arc<dyn StorageFile>,
     point: ScanPoint,
 }
 
 impl Follower {
     /// Follows a segment from its beginning.
     #[must_use]
-    pub fn new(segment: Arc<Segment>) -> Self {
+    pub fn new(segment: Arc<Segment>, file: Arc<dyn StorageFile>) -> Self {
         let point = ScanPoint::start_of(segment.header());
-        Self { segment, point }
+        Self { segment, file, point }
     }
 
     /// Shows what has become proven since; goes on into segments that were activated since.
@@ -45,7 +46,7 @@ impl Follower {
 
     fn refresh_segment(&mut self, log: &Shared) -> io::Result<u64> {
         let header = self.segment.header().clone();
-        let source = Source::File(Arc::clone(self.segment.file()));
+        let source = Source::File(Arc::clone(&self.file));
         let mut scanner = Scanner::at(source, header, self.point);
         let mut groups: Vec<WholeGroup> = Vec::new();
         let end = loop {
@@ -75,12 +76,12 @@ impl Follower {
         let Ok(chain) = place(&*log.env.storage, &numbers, Some(log.log_id)) else {
             return Ok(false);
         };
-        let Some((header, file)) = successor(chain, self.segment.header()) else {
-            return Ok(false);
-        };
-        let next = Arc::new(Segment::live(header, file, log.options.tail_bytes));
-        log.segments.push(Arc::clone(&next));
-        *self = Self::new(next);
+        let Some(next) = successor(chain, self.segment.header()) else { return Ok(false) };
+        let file = next.open(&*log.env.storage).map_err(|error| self.io(&error))?;
+        let segment = Segment::live(next.header, Arc::clone(&file), log.options.tail_bytes);
+        let segment = Arc::new(segment);
+        log.segments.push(Arc::clone(&segment));
+        *self = Self::new(segment, file);
         Ok(true)
     }
 
@@ -100,10 +101,6 @@ fn segment_numbers(log: &Shared) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-fn successor(
-    chain: Chain,
-    header: &SegmentHeader,
-) -> Option<(SegmentHeader, Arc<dyn crate::storage::StorageFile>)> {
-    let next = chain.placed.into_iter().find(|it| it.header.number == header.number + 1)?;
-    Some((next.header, next.file))
+fn successor(chain: Chain, header: &SegmentHeader) -> Option<Placed> {
+    chain.placed.into_iter().find(|it| it.header.number == header.number + 1)
 }

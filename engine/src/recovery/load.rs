@@ -22,11 +22,12 @@ const BYTES_WORTH_A_THREAD: u64 = 8 << 20;
 /// What `scan` meets, or that no thread can be had.
 pub fn while_scanning<T>(
     segment: &Segment,
+    file_bytes: u64,
     hasher: KeyHasher,
     active: &mut Generation,
     scan: impl FnOnce(&mut dyn FnMut(WholeGroup)) -> io::Result<T>,
 ) -> io::Result<T> {
-    if segment.file().len()? < BYTES_WORTH_A_THREAD {
+    if file_bytes < BYTES_WORTH_A_THREAD {
         return scan(&mut |whole| publish(segment, hasher, &whole, Some(&mut *active)));
     }
     std::thread::scope(|scope| {

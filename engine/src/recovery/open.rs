@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quipu_types::{Corruption, Position, Uuid};
 
-use super::chain::{Chain, LastFile, Placed, place};
+use super::chain::{Chain, LastFile, place};
 use super::create::{create, read_marker, write_marker};
 use super::decide::{TailCase, decide};
 use super::folder::Folder;
@@ -21,6 +21,7 @@ use crate::commit::watermark::CommitWatermark;
 use crate::error::OpenError;
 use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::run_file::Span;
+use crate::format::segment_header::SegmentHeader;
 use crate::index::generation::Generation;
 use crate::index::indexer::IndexWork;
 use crate::index::keys::KeyHasher;
@@ -31,7 +32,7 @@ use crate::options::LogOptions;
 use crate::segment::scanner::ScanEnd;
 use crate::segment::{Segment, Segments};
 use crate::shared::{Environment, LogState, Shared};
-use crate::storage::{LockError, LockGuard, StorageFile};
+use crate::storage::{LockError, LockGuard, StorageFile, segment_name};
 
 mod read_only;
 
@@ -111,6 +112,12 @@ struct Opening {
     report: RecoveryReport,
 }
 
+/// The last segment of a log, which may be active.
+struct Last {
+    header: SegmentHeader,
+    file: Arc<dyn StorageFile>,
+}
+
 impl Opening {
     fn begin(env: Environment, options: LogOptions, folder: Folder) -> Result<Self, OpenError> {
         let marker = if folder.has_marker { Some(read_marker(&*env.storage)?) } else { None };
@@ -129,6 +136,14 @@ impl Opening {
         Ok(Self { env, options, log_id, hasher, chain, runs, has_marker, report })
     }
 
+    /// The last segment of the chain.
+    fn last(&mut self) -> Result<Last, OpenError> {
+        let placed = self.chain.placed.pop().ok_or(OpenError::NoLog)?;
+        let action = format!("open {}", segment_name(placed.header.number));
+        let file = placed.open(&*self.env.storage).map_err(OpenError::io(action))?;
+        Ok(Last { header: placed.header, file })
+    }
+
     /// Loads every segment but the last; cuts the chain at the first that is damaged.
     fn load_sealed(
         &mut self,
@@ -141,7 +156,7 @@ impl Opening {
         for (done, placed) in self.chain.placed.iter().enumerate() {
             progress(done, total);
             let Some(seal) = placed.seal else { break };
-            let (header, file) = (placed.header.clone(), Arc::clone(&placed.file));
+            let header = placed.header.clone();
             let number = header.number;
             let index = SealedIndex::new(&self.env.storage, header.clone(), seal, save);
             let known = index.look().and_then(|()| match &mut gathering {
@@ -151,7 +166,7 @@ impl Opening {
             match known {
                 Ok(()) => {
                     self.report.rebuilt_indexes.extend(index.is_rebuilt().then_some(number));
-                    segments.push(Arc::new(Segment::sealed(header, file, index)));
+                    segments.push(Arc::new(Segment::sealed(header, index)));
                 }
                 Err(RebuildError::Io(error)) => {
                     return Err(OpenError::Io { action: format!("read segment {number}"), error });
@@ -177,7 +192,7 @@ impl Opening {
         let storage = &self.env.storage;
         let mut gathering = Gathering::new(storage, self.log_id, &self.options, runs);
         let segments = self.load_sealed(Some(&mut gathering), true, progress)?;
-        let last = self.chain.placed.pop().ok_or(OpenError::NoLog)?;
+        let last = self.last()?;
         // What a process that died has written may still be in flight to the disk: no decision
         // may rest on what a power cut could yet take away.
         last.file.sync().map_err(OpenError::io("sync the active segment"))?;
@@ -185,7 +200,8 @@ impl Opening {
         let active =
             Segment::live(last.header.clone(), Arc::clone(&last.file), self.options.tail_bytes);
         let mut generation = Generation::new(self.hasher);
-        let tail = load::while_scanning(&active, self.hasher, &mut generation, |take| {
+        let bytes = last.file.len().map_err(OpenError::io("measure the active segment"))?;
+        let tail = load::while_scanning(&active, bytes, self.hasher, &mut generation, |take| {
             scan(&last.header, &last.file, take)
         })
         .map_err(OpenError::io(format!("read segment {}", last.header.number)))?;
@@ -200,7 +216,7 @@ impl Opening {
     }
 
     /// Finds damage in the active segment and behind it.
-    fn judge(&mut self, last: &Placed, tail: &ScannedTail) {
+    fn judge(&mut self, last: &Last, tail: &ScannedTail) {
         let number = last.header.number;
         let sealed = tail.end == ScanEnd::Sealed;
         let problem = match (decide(&tail.facts), &self.chain.last_file) {
@@ -259,7 +275,7 @@ impl Opening {
     fn writable(
         mut self,
         (mut segments, active): (Vec<Arc<Segment>>, Segment),
-        last: Placed,
+        last: Last,
         tail: &ScannedTail,
         (gathered, mut generation): (Gathered, Generation),
     ) -> Result<Opened, OpenError> {
@@ -279,7 +295,8 @@ impl Opening {
                 let allocated = last.file.len().map_err(OpenError::io("measure a segment"))?;
                 let active = Arc::new(active);
                 let (end, segment) = (start.end(), Arc::clone(&active));
-                let head = Head::new(segment, end, start.sum, allocated, end);
+                let head =
+                    Head::new(segment, Arc::clone(&last.file), end, start.sum, allocated, end);
                 (active, head, spare)
             }
             Ok(Barriered::Rolled(seal, header, spare)) => {
@@ -326,7 +343,7 @@ impl Opening {
 
     fn cut_torn_tail(
         &mut self,
-        last: &Placed,
+        last: &Last,
         tail: &ScannedTail,
         epoch: u64,
     ) -> Result<(), OpenError> {
@@ -369,7 +386,7 @@ impl Opening {
     /// Makes the new epoch durable: START, or the next segment's header.
     fn barrier(
         &self,
-        last: &Placed,
+        last: &Last,
         tail: &ScannedTail,
         epoch: u64,
         spare_file: Option<Arc<dyn StorageFile>>,
@@ -405,12 +422,12 @@ impl Opening {
     fn seal_active(
         &mut self,
         active: Segment,
-        last: Placed,
+        last: Last,
         seal: &GroupHeader,
     ) -> Result<Arc<Segment>, OpenError> {
         let index = SealedIndex::new(&self.env.storage, last.header.clone(), *seal, true);
         match index.look() {
-            Ok(()) => Ok(Arc::new(Segment::sealed(last.header, last.file, index))),
+            Ok(()) => Ok(Arc::new(Segment::sealed(last.header, index))),
             Err(RebuildError::Corruption(damage)) => {
                 tracing::error!(%damage, "cannot index a segment that was just scanned");
                 Ok(Arc::new(active))
@@ -446,5 +463,5 @@ enum Barriered {
     /// START in the active segment; the spare that was there.
     Started(GroupHeader, Option<Spare>),
     /// The segment is sealed, and the next one active under this header.
-    Rolled(GroupHeader, crate::format::segment_header::SegmentHeader, Spare),
+    Rolled(GroupHeader, SegmentHeader, Spare),
 }

@@ -2,12 +2,13 @@
 //! records read alone.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use quipu_types::record::{HEADER_BYTES, RecordBuffer, RecordHeader};
 use quipu_types::{Filter, Position, Record};
 
+use super::open_files::OpenFiles;
 use super::segment::Candidates;
 use crate::bug::{Bug, seeded};
 use crate::format::GROUP_BYTES_MAX;
@@ -16,26 +17,25 @@ use crate::format::index_file::{IndexFile, RecordPlace};
 use crate::format::index_header::IndexFault;
 use crate::index::keys::KeyHasher;
 use crate::index::sealed_index::SealedIndex;
-use crate::storage::{ReadOrder, Storage, StorageFile, segment_name};
+use crate::storage::{ReadOrder, Storage, segment_name};
 
 /// Bytes to read where it is not known how long a record is.
 const RECORD_BYTES_USUAL: usize = 4 << 10;
 /// Bytes to read of a record before its header is known.
 const RECORD_BYTES_FIRST_MAX: u64 = 64 << 10;
 
-/// A sealed segment's index, and its file as far as somebody has needed it.
+/// A sealed segment's index, and its bytes once somebody has scanned it.
 pub struct SealedSegment {
     number: u64,
     index: SealedIndex,
     whole: OnceLock<Bytes>,
-    records: OnceLock<Arc<dyn StorageFile>>,
 }
 
 impl SealedSegment {
     /// The segment of this number, with its index.
     #[must_use]
     pub fn new(number: u64, index: SealedIndex) -> Self {
-        Self { number, index, whole: OnceLock::new(), records: OnceLock::new() }
+        Self { number, index, whole: OnceLock::new() }
     }
 
     /// Its index.
@@ -66,16 +66,11 @@ impl SealedSegment {
     /// What the disk says.
     pub fn record(
         &self,
-        storage: &dyn Storage,
+        files: &OpenFiles,
         place: RecordPlace,
         next: Option<RecordPlace>,
     ) -> io::Result<Option<Record>> {
-        let file = if let Some(file) = self.records.get() {
-            file
-        } else {
-            let file = storage.open_cached(&segment_name(self.number))?;
-            self.records.get_or_init(|| file)
-        };
+        let file = files.of_segment(self.number)?;
         let bytes = next.map_or(0, |next| next.offset.saturating_sub(place.offset));
         let bytes = usize::try_from(bytes.min(RECORD_BYTES_FIRST_MAX)).unwrap_or(0);
         let mut buffer = RecordBuffer::new();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quipu_types::{AggregateKey, Corruption, Filter, Position, ReadError, Record};
 
+use super::open_files::OpenFiles;
 use super::sealed_segment::{SealedSegment, candidates, places};
 use super::tail::Tail;
 use crate::format::group::{Group, GroupHeader, GroupSpan};
@@ -25,17 +26,16 @@ use crate::storage::{Storage, StorageFile};
 ///
 /// Invariants:
 /// 1. A live segment shows only what the sequencer has found durable ([`Segment::publish`]).
-/// 2. A sealed segment never changes.
+/// 2. A sealed segment never changes, and keeps no file open.
 pub struct Segment {
     header: SegmentHeader,
-    file: Arc<dyn StorageFile>,
     contents: RwLock<Contents>,
     /// The group read last: reads of neighbours, and comparisons of repeated appends, hit it.
     recent: Mutex<Option<Arc<Group>>>,
 }
 
 enum Contents {
-    Live { index: LiveIndex, tail: Tail, last_position: Position },
+    Live { file: Arc<dyn StorageFile>, index: LiveIndex, tail: Tail, last_position: Position },
     Sealed(Arc<SealedSegment>),
 }
 
@@ -65,18 +65,18 @@ impl Segment {
     pub fn live(header: SegmentHeader, file: Arc<dyn StorageFile>, tail_bytes: usize) -> Self {
         let last_position = header.first_position.previous();
         let (index, tail) = (LiveIndex::default(), Tail::new(tail_bytes));
-        Self::new(header, file, Contents::Live { index, tail, last_position })
+        Self::new(header, Contents::Live { file, index, tail, last_position })
     }
 
     /// A segment that is sealed and indexed.
     #[must_use]
-    pub fn sealed(header: SegmentHeader, file: Arc<dyn StorageFile>, index: SealedIndex) -> Self {
+    pub fn sealed(header: SegmentHeader, index: SealedIndex) -> Self {
         let sealed = SealedSegment::new(header.number, index);
-        Self::new(header, file, Contents::Sealed(Arc::new(sealed)))
+        Self::new(header, Contents::Sealed(Arc::new(sealed)))
     }
 
-    fn new(header: SegmentHeader, file: Arc<dyn StorageFile>, contents: Contents) -> Self {
-        Self { header, file, contents: RwLock::new(contents), recent: Mutex::new(None) }
+    fn new(header: SegmentHeader, contents: Contents) -> Self {
+        Self { header, contents: RwLock::new(contents), recent: Mutex::new(None) }
     }
 
     /// Its header.
@@ -84,9 +84,15 @@ impl Segment {
         &self.header
     }
 
-    /// Its file.
-    pub fn file(&self) -> &Arc<dyn StorageFile> {
-        &self.file
+    /// Length of its file.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn file_bytes(&self, files: &OpenFiles) -> io::Result<u64> {
+        if let Contents::Live { file, .. } = &*self.contents.read() {
+            return file.len();
+        }
+        files.of_segment(self.header.number)?.len()
     }
 
     /// Whether it is served from its index file.
@@ -109,7 +115,7 @@ impl Segment {
         bytes: Bytes,
         index_records: impl FnOnce(&mut LiveIndex),
     ) {
-        if let Contents::Live { index, tail, last_position } = &mut *self.contents.write() {
+        if let Contents::Live { index, tail, last_position, .. } = &mut *self.contents.write() {
             index.push_group(header);
             index_records(index);
             tail.push(header.offset, bytes);
@@ -241,13 +247,13 @@ impl Segment {
     /// That it cannot be read.
     pub fn record(
         &self,
-        storage: &dyn Storage,
+        files: &OpenFiles,
         position: Position,
     ) -> Result<Option<Record>, ReadError> {
         let Asked::Sealed(sealed) = self.ask(|_| ()) else { return Ok(None) };
         let places = self.ask_sealed(&sealed, |index| places(index, position))?;
         let Some((place, next)) = places else { return Ok(None) };
-        let record = sealed.record(storage, place, next).map_err(|error| self.io(&error))?;
+        let record = sealed.record(files, place, next).map_err(|error| self.io(&error))?;
         Ok(record.filter(|record| record.position() == position))
     }
 
@@ -279,19 +285,19 @@ impl Segment {
     }
 
     fn span_bytes(&self, storage: &dyn Storage, span: GroupSpan) -> io::Result<Bytes> {
-        let sealed = match &*self.contents.read() {
-            Contents::Live { tail, .. } => tail.get(span.offset).map(Asked::Live),
-            Contents::Sealed(sealed) => Some(Asked::Sealed(Arc::clone(sealed))),
+        let (sealed, file) = match &*self.contents.read() {
+            Contents::Sealed(sealed) => (Some(Arc::clone(sealed)), None),
+            Contents::Live { file, tail, .. } => match tail.get(span.offset) {
+                Some(bytes) => return Ok(bytes),
+                None => (None, Some(Arc::clone(file))),
+            },
         };
-        match sealed {
-            Some(Asked::Live(bytes)) => Ok(bytes),
-            Some(Asked::Sealed(sealed)) => sealed.group_bytes(storage, span),
-            None => {
-                let mut buffer = zeroed_blocks(span.bytes);
-                let read = self.file.read(span.offset, &mut buffer)?;
-                Ok(Bytes::from_owner(buffer).slice(..read))
-            }
+        if let Some(sealed) = sealed {
+            return sealed.group_bytes(storage, span);
         }
+        let mut buffer = zeroed_blocks(span.bytes);
+        let read = file.map_or(Ok(0), |file| file.read(span.offset, &mut buffer))?;
+        Ok(Bytes::from_owner(buffer).slice(..read))
     }
 
     fn io(&self, error: &io::Error) -> ReadError {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Folder, Follower, Opened, Opening, Placed, Progress, place};
+use super::{Folder, Follower, Last, Opened, Opening, Progress, place};
 use crate::error::OpenError;
 use crate::recovery::tail::scan_beside_writer;
 use crate::segment::Segment;
@@ -12,14 +12,15 @@ use crate::shared::LogState;
 impl Opening {
     pub(super) fn finish_read_only(mut self, progress: Progress<'_>) -> Result<Opened, OpenError> {
         let mut segments = self.load_sealed(None, false, progress)?;
-        let last = self.chain.placed.pop().ok_or(OpenError::NoLog)?;
+        let last = self.last()?;
         if self.chain.damage.is_none() {
             self.judge_beside_writer(&last)?;
         }
         let header = last.header.clone();
-        let active = Arc::new(Segment::live(header, last.file, self.options.tail_bytes));
+        let file = Arc::clone(&last.file);
+        let active = Arc::new(Segment::live(header, file, self.options.tail_bytes));
         segments.push(Arc::clone(&active));
-        let mut follower = Follower::new(active);
+        let mut follower = Follower::new(active, last.file);
         let damage = self.chain.damage.clone();
         let first_position = last.header.first_position;
         let mut opened = self.opened(segments, first_position, LogState::ReadOnly, None);
@@ -42,7 +43,7 @@ impl Opening {
     }
 
     /// As [`Self::judge`], beside a writer.
-    fn judge_beside_writer(&mut self, last: &Placed) -> Result<(), OpenError> {
+    fn judge_beside_writer(&mut self, last: &Last) -> Result<(), OpenError> {
         let number = last.header.number;
         let tail = scan_beside_writer(&last.header, &last.file, &mut |_| {})
             .map_err(OpenError::io(format!("read segment {number}")))?;
