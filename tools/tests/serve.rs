@@ -3,8 +3,13 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
+use quipu_tests::running;
 use rustix::process::Signal;
-use support::{Place, run, serve, signal};
+use support::{
+    Place, answer, line, quipu, quipu_with_open_files, run, run_with_input, serve, serve_by, signal,
+};
 
 #[test]
 fn a_signal_stops_it_in_order_and_it_exits_with_0() {
@@ -52,4 +57,44 @@ fn a_segment_of_no_size_there_is_is_3_and_names_the_sizes() {
     .code(3)
     .complains("segment_bytes is 10000")
     .complains("a multiple of 4096");
+}
+
+#[test]
+fn a_log_may_have_more_segments_than_a_process_may_open_files() {
+    const OPEN_FILES_MAX: u32 = 80;
+    let place = Place::new();
+    let log = &place.log;
+    let payload = format!("{{\"of\":\"{}\"}}", "x".repeat(12_000));
+    let lines = |ids: std::ops::RangeInclusive<u128>| -> String {
+        ids.map(|id| line(id, "42", u64::try_from(id).unwrap(), &payload)).collect()
+    };
+    let serve = format!("serve --log {log} --listen 127.0.0.1:0 --segment-bytes 65536");
+    let serving = serve_by(&mut quipu(), &serve);
+    let at = format!("--server quipu://{}", serving.listen);
+    run_with_input(&format!("import {at} -"), lines(1..=600).as_bytes()).code(0).says("600 new");
+    // Segments so small are sealed faster than they are indexed, and runs are merged behind that.
+    let begun = Instant::now();
+    while files(log, ".idx") < 140 || files(log, ".run") > 20 {
+        assert!(begun.elapsed() < Duration::from_mins(2), "{} runs", files(log, ".run"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    serving.stop();
+    assert!(files(log, ".seg") > 140, "{} segments", files(log, ".seg"));
+    let limited = |line: &str| {
+        let mut quipu = quipu_with_open_files(OPEN_FILES_MAX);
+        answer(&running::output(quipu.args(line.split(' '))))
+    };
+    let file = place.file("more.ndjson", lines(1..=602));
+    limited(&format!("import --log {log} {file}")).code(0).says("2 new");
+    for command in ["read Call 42", "read", "verify --deep", "export", "status"] {
+        let (command, rest) = command.split_once(' ').unwrap_or((command, ""));
+        limited(format!("{command} --log {log} {rest}").trim()).code(0);
+    }
+}
+
+/// How many files of a log end so.
+#[expect(clippy::disallowed_methods, reason = "the test looks into the folder")]
+fn files(log: &str, end: &str) -> usize {
+    let names = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(end)).count()
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::storage::{Storage, StorageFile, segment_name};
 
 /// Files that are kept open; the one that was needed longest ago is closed for another.
-const FILES_MAX: usize = 64;
+const FILES_MAX: usize = 32;
 
 /// The files of sealed segments that were read from last.
 pub struct OpenFiles {

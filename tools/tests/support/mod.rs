@@ -53,6 +53,14 @@ pub(crate) fn quipu() -> Command {
     Command::new(env!("CARGO_BIN_EXE_quipu"))
 }
 
+/// The binary, which may have only so many open files.
+pub(crate) fn quipu_with_open_files(most: u32) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]);
+    shell.arg(env!("CARGO_BIN_EXE_quipu"));
+    shell
+}
+
 /// Runs a command line; arguments are separated by single spaces.
 pub(crate) fn run(line: &str) -> Answer {
     answer(&running::output(quipu().args(line.split(' '))))
@@ -84,9 +92,13 @@ pub(crate) fn serve(log: &str) -> Serving {
 
 /// A server there; waits until it says where it listens.
 pub(crate) fn serve_on(log: &str, listen: &str) -> Serving {
-    let line = format!("serve --log {log} --listen {listen} --http 127.0.0.1:0 --json");
+    serve_by(&mut quipu(), &format!("serve --log {log} --listen {listen}"))
+}
+
+/// A server by this command and command line.
+pub(crate) fn serve_by(quipu: &mut Command, line: &str) -> Serving {
+    let line = format!("{line} --http 127.0.0.1:0 --json");
     // What it says of a thousand clients would fill a pipe that nobody reads.
-    let mut quipu = quipu();
     let quipu = quipu.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = Running::start(quipu);
     let said: serde_json::Value = serde_json::from_str(&child.line()).unwrap();
