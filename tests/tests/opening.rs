@@ -155,6 +155,22 @@ fn of_a_sealed_segment_a_record_is_read_alone() {
     assert!(bytes_read() - before < 4 * 4_096, "{} bytes", bytes_read() - before);
 }
 
+#[test]
+fn a_segment_that_is_sealed_gives_back_the_group_that_was_read_last() {
+    let disk = MemoryDisk::default();
+    let log = SteppedLog::open(disk.environment(), options()).expect("a new log");
+    let append = |number: u64| {
+        log.append_each(&[Append::any(vec![event(number.into(), &key(number), "Created")])]);
+    };
+    append(1);
+    log.log().record_at(Position::FIRST).expect("it is there");
+    let segments = || log.log().shared().segments.snapshot();
+    assert!(segments()[0].is_in_memory(Position::FIRST));
+    (2..=EVENTS).for_each(append);
+    assert!(segments().len() > 2 && segments()[0].is_indexed());
+    assert!(!segments()[0].is_in_memory(Position::FIRST), "a buffer for each segment is kept");
+}
+
 /// Blocks of an index's content, of 4,096 bytes.
 const BLOCK: usize = 4_096;
 

@@ -1,5 +1,6 @@
 //! `quipu serve` as an operator meets it: ports, locks, signals.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "a test looks into the folder of a log")]
 
 mod support;
 
@@ -93,7 +94,6 @@ fn a_log_may_have_more_segments_than_a_process_may_open_files() {
 }
 
 /// How many files of a log end so.
-#[expect(clippy::disallowed_methods, reason = "the test looks into the folder")]
 fn files(log: &str, end: &str) -> usize {
     let names = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_string_lossy().ends_with(end)).count()

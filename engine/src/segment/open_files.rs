@@ -1,5 +1,5 @@
-//! Files of sealed segments that are open for reading: a few, for a log may have more segments than a
-//! process may have open files.
+//! Files of sealed segments that are open for reading: a few, for a log may have more segments than
+//! a process may have open files.
 
 use std::collections::VecDeque;
 use std::io;

@@ -30,7 +30,8 @@ use crate::storage::{Storage, StorageFile};
 pub struct Segment {
     header: SegmentHeader,
     contents: RwLock<Contents>,
-    /// The group read last: reads of neighbours, and comparisons of repeated appends, hit it.
+    /// The group read last: reads of neighbours, and comparisons of repeated appends, hit it. Once
+    /// the segment is sealed it is a part of the map, and keeps no buffer.
     recent: Mutex<Option<Arc<Group>>>,
 }
 
@@ -141,7 +142,9 @@ impl Segment {
     /// Serves the segment from its index file from now on.
     pub fn become_sealed(&self, index: SealedIndex) {
         let sealed = SealedSegment::new(self.header.number, index);
-        *self.contents.write() = Contents::Sealed(Arc::new(sealed));
+        let mut contents = self.contents.write();
+        *contents = Contents::Sealed(Arc::new(sealed));
+        *self.recent.lock() = None;
     }
 
     /// Asks the index file about all that it holds, once the segment is served from it.
@@ -225,6 +228,7 @@ impl Segment {
         if let Some(group) = self.recent_group(position) {
             return Ok(group);
         }
+        let was_live = !self.is_indexed();
         let span = self.span(position)?.ok_or_else(|| self.damage(position, "no such group"))?;
         let bytes = self.span_bytes(storage, span).map_err(|error| self.io(&error))?;
         let (segment_id, segment_bytes) = (self.header.segment_id, self.header.segment_bytes);
@@ -232,7 +236,7 @@ impl Segment {
             .map_err(|fault| self.damage_at(span, &fault.to_string()))?;
         if group.contains(position) {
             let group = Arc::new(group);
-            *self.recent.lock() = Some(Arc::clone(&group));
+            self.remember(&group, was_live);
             Ok(group)
         } else {
             Err(self.damage_at(span, "the group holds other positions than its index says").into())
@@ -255,6 +259,14 @@ impl Segment {
         let Some((place, next)) = places else { return Ok(None) };
         let record = sealed.record(files, place, next).map_err(|error| self.io(&error))?;
         Ok(record.filter(|record| record.position() == position))
+    }
+
+    /// Keeps a group as the one read last, unless the segment was sealed since.
+    fn remember(&self, group: &Arc<Group>, was_live: bool) {
+        let contents = self.contents.read();
+        if matches!(&*contents, Contents::Live { .. }) == was_live {
+            *self.recent.lock() = Some(Arc::clone(group));
+        }
     }
 
     fn recent_group(&self, position: Position) -> Option<Arc<Group>> {
