@@ -86,13 +86,17 @@ impl SealedSegment {
             buffer.resize(length, 0);
             read += file.read(place.offset + read as u64, &mut buffer[read..])?;
         }
-        let is_whole = length <= read;
-        Ok(is_whole.then(|| Bytes::from_owner(buffer).slice(..length)).and_then(parse))
+        if length > read {
+            return Ok(None);
+        }
+        if buffer.capacity() > length + length / 4 {
+            // Whoever holds the record is charged for its length.
+            let mut exact = RecordBuffer::with_capacity(length);
+            exact.extend_from_slice(&buffer[..length]);
+            buffer = exact;
+        }
+        Ok(Record::parse(Bytes::from_owner(buffer).slice(..length)).ok())
     }
-}
-
-fn parse(record: Bytes) -> Option<Record> {
-    Record::parse(record).ok()
 }
 
 /// Where a record stands, and the one after it.
