@@ -2,10 +2,9 @@
 //!
 //! Modules in reading order. What can be set: [`options`]. Opening ports and ending in order:
 //! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`,
-//! `herald`. One
-//! connection: `connection`, its two tasks `reader` and `writer`, what they share (`session`,
-//! `answers`, `outbox`), and its streams (`stream`, `reading`, `following`). For operators:
-//! [`status`], `metrics`, `http`, `http_port`.
+//! `herald`. One connection: `connection`, its two tasks `reader` and `writer`, what they share
+//! (`session`, `answers`, `outbox`), and its streams (`stream`, `paging`, `reading`, `following`).
+//! For operators: [`status`], `metrics`, `http`, `http_port`.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -22,6 +21,7 @@ mod metrics;
 pub mod options;
 mod outbox;
 mod pace;
+mod paging;
 mod reader;
 mod reading;
 mod scheduling;

@@ -190,27 +190,12 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use quipu_protocol::{Framer, HANDSHAKE_BYTES_MAX, MAGIC, Progress, Response};
+    use quipu_protocol::Response;
     use quipu_types::Position;
 
     use super::*;
     use crate::budget::{Budget, Purse};
-
-    fn written(outbox: &Outbox) -> Vec<(u64, Response)> {
-        let mut chunks = VecDeque::new();
-        outbox.take(&mut chunks);
-        let mut bytes = BytesMut::from(&MAGIC[..]);
-        for chunk in &chunks {
-            bytes.extend_from_slice(&chunk.bytes);
-        }
-        let mut framer = Framer::new();
-        framer.set_bytes_max(HANDSHAKE_BYTES_MAX);
-        std::iter::from_fn(|| match framer.advance(&mut bytes).unwrap() {
-            Progress::Frame(frame) => Some((frame.request_id, Response::decode(&frame).unwrap())),
-            Progress::Need(_) => None,
-        })
-        .collect()
-    }
+    use crate::testing::written;
 
     #[tokio::test]
     async fn of_checkpoints_that_follow_each_other_the_last_is_written() {
