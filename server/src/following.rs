@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quipu_engine::read::cursor::PageLimits;
 use quipu_engine::read::subscription::Subscription;
 use quipu_protocol::Mark;
-use quipu_types::{ReadError, SubscriptionItem};
+use quipu_types::{Position, ReadError, SubscriptionItem};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -44,6 +44,10 @@ impl Source for Subscription {
 
     fn is_on_disk(&self) -> bool {
         self.has_more() && !self.is_in_memory()
+    }
+
+    fn after(&self) -> Position {
+        Self::after(self)
     }
 }
 

@@ -3,12 +3,13 @@
 //! Modules in reading order. What can be set: [`options`]. Opening ports and ending in order:
 //! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`,
 //! `herald`. One connection: `connection`, its two tasks `reader` and `writer`, what they share
-//! (`session`, `answers`, `outbox`), and its streams (`stream`, `paging`, `reading`, `following`).
-//! For operators: [`status`], `metrics`, `http`, `http_port`.
+//! (`session`, `answers`, `outbox`, `chunk`), and its streams (`stream`, `paging`, `reading`,
+//! `following`). For operators: [`status`], `metrics`, `http`, `http_port`.
 #![forbid(unsafe_code)]
 
 mod answers;
 mod budget;
+mod chunk;
 mod connection;
 mod following;
 mod herald;

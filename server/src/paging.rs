@@ -1,11 +1,13 @@
 //! Pages of a stream, several in a row: whoever may block reads them, makes messages of them and
 //! puts them in, as long as credit and room last. Handing each over would cost as much as a page.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use quipu_engine::read::cursor::PageLimits;
+use quipu_engine::segment::set::segment_of;
 use quipu_protocol::{Fault, Mark};
-use quipu_types::{ReadError, Record};
+use quipu_types::{Position, ReadError, Record};
 use tokio::task::spawn_blocking;
 
 use crate::budget::Charge;
@@ -22,9 +24,18 @@ pub(crate) struct Found {
     pub(crate) records: Vec<Record>,
     /// Marks that follow them.
     pub(crate) after: Vec<Mark>,
+    /// The log keeps the records' bytes, whoever else does.
+    pub(crate) is_kept: bool,
 }
 
 impl Found {
+    fn are_all_in(&self, positions: Option<&RangeInclusive<Position>>) -> bool {
+        let ends = [self.records.first(), self.records.last()];
+        positions.is_some_and(|positions| {
+            ends.into_iter().flatten().all(|record| positions.contains(&record.position()))
+        })
+    }
+
     /// Bytes of the records.
     pub(crate) fn bytes(&self) -> usize {
         self.records.iter().map(|record| record.as_bytes().len()).sum()
@@ -38,6 +49,9 @@ pub(crate) trait Source: Send + 'static {
 
     /// Whether there is more, and it is on disk.
     fn is_on_disk(&self) -> bool;
+
+    /// What it has looked at, if it goes forward.
+    fn after(&self) -> Position;
 }
 
 /// A page that waits for more room than it was given.
@@ -62,13 +76,25 @@ pub(crate) async fn send<S: Source>(
     Ok(source)
 }
 
+/// Positions whose records are a sealed segment's, which keeps them mapped, or were read alone:
+/// to hold such a record is to hold no more. One of the newest would hold its whole group.
+fn kept_after(task: &StreamTask, after: Position) -> Option<RangeInclusive<Position>> {
+    let segments = task.session.service.log.shared().segments.snapshot();
+    let next = after.next();
+    let segment = &segments[segment_of(&segments, next)?];
+    // Asked before anything is read: what was read before the seal has a buffer of its own.
+    segment.is_indexed().then(|| next..=segment.last_position())
+}
+
 fn in_a_row(
     task: &StreamTask,
     source: &mut impl Source,
     mut charge: Charge,
 ) -> Result<Unsent, ReadError> {
     for _ in 0..PAGES_IN_A_ROW {
-        let found = source.next(task.page_limits(&charge))?;
+        let kept = kept_after(task, source.after());
+        let mut found = source.next(task.page_limits(&charge))?;
+        found.is_kept = found.are_all_in(kept.as_ref());
         if found.bytes() > charge.bytes() {
             return Ok(Some((found, charge)));
         }
@@ -86,29 +112,18 @@ fn in_a_row(
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use bytes::Bytes;
+    use quipu_engine::{EventLog, LogOptions, Origin};
     use quipu_protocol::{Credit, Records, Response};
-    use quipu_types::record::{EventBody, RecordBuffer, encode, stamp};
-    use quipu_types::{AggregateKey, NewEvent, Position, Timestamp, Uuid, Version};
-    use rkyv::ser::allocator::Arena;
+    use quipu_types::{AggregateKey, Append, NewEvent, Timestamp, Uuid};
 
     use super::*;
     use crate::options::ServerOptions;
     use crate::service::Service;
     use crate::session::Session;
     use crate::stream::Control;
-    use crate::testing::{self, written};
+    use crate::testing::{self, record, written};
 
     const ALL: Credit = Credit { events: u32::MAX, bytes: u32::MAX };
-
-    fn record(position: u64) -> Record {
-        let key = AggregateKey::new("T", "1");
-        let at = Timestamp::from_micros(1);
-        let event = NewEvent::json(Uuid::from_u128(1), key, "Made", at, "{}");
-        let mut bytes = encode(RecordBuffer::new(), &EventBody::from(&event), &mut Arena::new());
-        stamp(&mut bytes, Position(position), Version(position), at);
-        Record::parse(Bytes::from_owner(bytes)).unwrap()
-    }
 
     /// Pages that are on disk until the last, and what happens as each is found.
     struct Scripted {
@@ -127,6 +142,10 @@ mod tests {
         fn is_on_disk(&self) -> bool {
             !self.pages.is_empty()
         }
+
+        fn after(&self) -> Position {
+            Position::START
+        }
     }
 
     struct Bench {
@@ -138,7 +157,17 @@ mod tests {
 
     fn bench(credit: Credit, options: ServerOptions) -> Bench {
         let folder = tempfile::tempdir().unwrap();
-        let service = Service::new(Arc::new(testing::log(&folder)), options);
+        let log = testing::log(&folder);
+        bench_on(folder, log, credit, options)
+    }
+
+    fn bench_on(
+        folder: tempfile::TempDir,
+        log: EventLog,
+        credit: Credit,
+        options: ServerOptions,
+    ) -> Bench {
+        let service = Service::new(Arc::new(log), options);
         let control = Arc::new(Control::new(credit));
         let session = Arc::new(Session::new(&service));
         let task = Arc::new(StreamTask::new(session, 1, Arc::clone(&control)));
@@ -169,8 +198,8 @@ mod tests {
     async fn pages_and_marks_go_in_order_and_an_error_after_what_precedes_it() {
         let bench = bench(ALL, ServerOptions::default());
         let (behind, live) = (Mark::FellBehind(Position(0)), Mark::CaughtUp(Position(2)));
-        let first = Found { before: vec![behind], records: vec![record(1)], after: vec![] };
-        let second = Found { before: vec![], records: vec![record(2)], after: vec![live] };
+        let first = Found { before: vec![behind], records: vec![record(1)], ..Found::default() };
+        let second = Found { records: vec![record(2)], after: vec![live], ..Found::default() };
         let pages = vec![Ok(first), Ok(Found::default()), Ok(second), Err(ReadError::Closed)];
         let over = bench.send(bench.source(pages)).await.err();
         assert!(matches!(over, Some(Over::Failed(_))));
@@ -220,5 +249,48 @@ mod tests {
         assert_eq!((bench.looked(), source.pages.len()), (1, 2));
         let expected = Response::Records(Records(vec![record(1)]));
         assert_eq!(written(&bench.task.session.outbox), [(1, expected)]);
+    }
+
+    /// A log of small segments, two of them sealed.
+    async fn of_three_segments(folder: &tempfile::TempDir) -> EventLog {
+        let mut options = LogOptions { segment_bytes: 256 << 10, ..LogOptions::default() };
+        options.limits.append_bytes_max = 64 << 10;
+        options.limits.event_bytes_max = 64 << 10;
+        let log = testing::log_with(folder, options);
+        for id in 1.. {
+            let payload = format!("\"{}\"", "x".repeat(40_000));
+            let (key, at) = (AggregateKey::new("T", "1"), Timestamp::from_micros(1));
+            let event = NewEvent::json(Uuid::from_u128(id), key, "Made", at, payload);
+            let append = log.prepare(&Append::any(vec![event]), Origin::Client).unwrap();
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            log.submit(append, Box::new(move |it| drop(sender.send(it)))).unwrap().await.unwrap();
+            receiver.await.unwrap().unwrap();
+            if log.shared().segments.snapshot().iter().filter(|it| it.is_indexed()).count() == 2 {
+                break;
+            }
+        }
+        log
+    }
+
+    #[tokio::test]
+    async fn records_of_one_sealed_segment_are_kept_by_the_log_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = of_three_segments(&folder).await;
+        let segments = log.shared().segments.snapshot();
+        let bench = bench_on(folder, log, ALL, ServerOptions::default());
+        let found = |positions: [u64; 2]| Found {
+            records: positions.map(record).to_vec(),
+            ..Found::default()
+        };
+        let end = segments[0].last_position().0;
+        let kept = kept_after(&bench.task, Position::START);
+        assert_eq!(kept, Some(Position(1)..=Position(end)));
+        assert!(found([1, end]).are_all_in(kept.as_ref()));
+        assert!(!found([1, end + 1]).are_all_in(kept.as_ref()), "the next may not be sealed");
+        assert_eq!(kept_after(&bench.task, Position(end)).map(|it| it.start().0), Some(end + 1));
+        let newest = segments.last().unwrap().header().first_position;
+        assert_eq!(kept_after(&bench.task, newest), None);
+        let copied = bench.task.page(vec![record(1)], true, bench.task.room().await.ok().unwrap());
+        assert_eq!(copied.parts().count(), 1, "small ones are copied");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quipu_engine::read::cursor::{Cursor, PageLimits};
 use quipu_protocol::End;
-use quipu_types::ReadError;
+use quipu_types::{Position, ReadError};
 use tokio::task::yield_now;
 
 use crate::paging::{Found, Source, send};
@@ -12,25 +12,29 @@ use crate::stream::{Over, StreamTask};
 
 struct Reading {
     cursor: Cursor,
-    is_over: bool,
+    is_finished: bool,
 }
 
 impl Source for Reading {
     fn next(&mut self, limits: PageLimits) -> Result<Found, ReadError> {
         let page = self.cursor.next_page(limits)?;
-        self.is_over = page.is_last || self.cursor.is_done();
+        self.is_finished = page.is_last || self.cursor.is_done();
         Ok(Found { records: page.records, ..Found::default() })
     }
 
     fn is_on_disk(&self) -> bool {
-        !self.is_over && !self.cursor.is_in_memory()
+        !self.is_finished && !self.cursor.is_in_memory()
+    }
+
+    fn after(&self) -> Position {
+        self.cursor.looked_up_to()
     }
 }
 
 /// Sends what the cursor finds.
 pub(crate) async fn read(task: Arc<StreamTask>, cursor: Cursor) -> Over {
-    let mut reading = Reading { cursor, is_over: false };
-    while !reading.is_over {
+    let mut reading = Reading { cursor, is_finished: false };
+    while !reading.is_finished {
         match next(&task, reading).await {
             Ok(back) => reading = back,
             Err(over) => return over,

@@ -4,13 +4,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quipu_engine::read::cursor::PageLimits;
+use quipu_protocol::stream::RECORDS_HEAD_BYTES;
 use quipu_protocol::{Balance, Credit, End, Fault, Mark, Message, Records};
+use quipu_types::Record;
 use tokio::sync::Notify;
 
 use crate::budget::Charge;
+use crate::chunk::Chunk;
 use crate::meter::Counted;
 use crate::paging::Found;
 use crate::reader::panicked;
@@ -18,6 +21,8 @@ use crate::session::Session;
 
 /// Most records of one message.
 const PAGE_RECORDS: usize = 512;
+/// Smaller records, on average, are copied: naming each to the system costs as much.
+const COPIED_BELOW: usize = 512;
 
 /// What the reader tells a stream.
 pub(crate) struct Control {
@@ -169,20 +174,29 @@ impl StreamTask {
 
     /// Puts in what was found: a message of records, which have room, and marks.
     pub(crate) fn put(&self, found: Found, charge: Option<Charge>) {
-        let Found { before, records, after } = found;
-        for mark in before {
-            self.mark(mark);
+        for mark in &found.before {
+            self.mark(*mark);
         }
-        if let Some(mut charge) = charge.filter(|_| !records.is_empty()) {
-            self.control.balance.lock().take(&records);
-            let mut page = BytesMut::new();
-            Records::encode_page(&records, self.id, &mut page);
-            charge.shrink_to(page.len());
-            self.session.outbox.put_page(page.freeze(), charge);
+        if let Some(charge) = charge.filter(|_| !found.records.is_empty()) {
+            self.control.balance.lock().take(&found.records);
+            self.session.outbox.put_page(self.page(found.records, found.is_kept, charge));
         }
-        for mark in after {
-            self.mark(mark);
+        for mark in &found.after {
+            self.mark(*mark);
         }
+    }
+
+    pub(crate) fn page(&self, records: Vec<Record>, is_kept: bool, mut charge: Charge) -> Chunk {
+        let bytes: usize = records.iter().map(|record| record.as_bytes().len()).sum();
+        charge.shrink_to(RECORDS_HEAD_BYTES + bytes);
+        let charge = Some(charge);
+        if is_kept && bytes >= records.len() * COPIED_BELOW {
+            let head = Bytes::copy_from_slice(&Records::head(&records, self.id));
+            return Chunk::of_records(head, records, charge);
+        }
+        let mut page = BytesMut::new();
+        Records::encode_page(&records, self.id, &mut page);
+        Chunk::whole(page.freeze(), charge)
     }
 
     fn mark(&self, mark: Mark) {
