@@ -3,16 +3,22 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use quipu_protocol::{Fault, Mark, Message};
 use tokio::sync::Notify;
 
-use crate::chunk::Chunk;
+use crate::budget::Charge;
 
 /// More small messages than this wait for the socket: the connection is not read from.
 const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes to be written, and the room they hold until they are.
+pub(crate) struct Chunk {
+    pub(crate) bytes: Bytes,
+    _charge: Option<Charge>,
+}
 
 /// How a connection ends, once everything owed is written.
 #[derive(Clone, Debug)]
@@ -73,7 +79,7 @@ impl State {
         if !self.small.is_empty() {
             self.checkpoints.clear();
             let bytes = self.small.split().freeze();
-            self.chunks.push_back(Chunk::whole(bytes, None));
+            self.chunks.push_back(Chunk { bytes, _charge: None });
         }
     }
 }
@@ -111,11 +117,11 @@ impl Outbox {
         self.wake();
     }
 
-    /// Puts in a message for which room was kept.
-    pub(crate) fn put_page(&self, page: Chunk) {
+    /// Puts in a finished message for which room was kept.
+    pub(crate) fn put_page(&self, bytes: Bytes, charge: Charge) {
         let mut state = self.state.lock();
         state.gather();
-        state.chunks.push_back(page);
+        state.chunks.push_back(Chunk { bytes, _charge: Some(charge) });
         drop(state);
         self.wake();
     }
@@ -184,12 +190,27 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use quipu_protocol::Response;
+    use quipu_protocol::{Framer, HANDSHAKE_BYTES_MAX, MAGIC, Progress, Response};
     use quipu_types::Position;
 
     use super::*;
     use crate::budget::{Budget, Purse};
-    use crate::testing::written;
+
+    fn written(outbox: &Outbox) -> Vec<(u64, Response)> {
+        let mut chunks = VecDeque::new();
+        outbox.take(&mut chunks);
+        let mut bytes = BytesMut::from(&MAGIC[..]);
+        for chunk in &chunks {
+            bytes.extend_from_slice(&chunk.bytes);
+        }
+        let mut framer = Framer::new();
+        framer.set_bytes_max(HANDSHAKE_BYTES_MAX);
+        std::iter::from_fn(|| match framer.advance(&mut bytes).unwrap() {
+            Progress::Frame(frame) => Some((frame.request_id, Response::decode(&frame).unwrap())),
+            Progress::Need(_) => None,
+        })
+        .collect()
+    }
 
     #[tokio::test]
     async fn of_checkpoints_that_follow_each_other_the_last_is_written() {
@@ -207,7 +228,7 @@ mod tests {
         outbox.mark(1, checkpoint(1_002));
         let page = BytesMut::new();
         let purse = Purse::new(1, &std::sync::Arc::new(Budget::new(1)));
-        outbox.put_page(Chunk::whole(page.freeze(), Some(purse.charge(1).await)));
+        outbox.put_page(page.freeze(), purse.charge(1).await);
         outbox.mark(1, checkpoint(1_003));
         let expected = [1_002, 1_003].map(|at| (1, Response::Mark(checkpoint(at))));
         assert_eq!(written(&outbox), expected, "what lies before a page stays there");
