@@ -111,10 +111,10 @@ fn interrupted(cluster: &Cluster, url: &str, line: &str, signals: usize) -> Opti
         signal(&child, Signal::INT);
         // The last one ends it, however slow the machine is.
         let looks = if number == signals { 600 } else { 40 };
-        for _ in (0..looks).take_while(|_| code.is_none()) {
+        code = (0..looks).find_map(|_| {
             std::thread::sleep(Duration::from_millis(50));
-            code = child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
-        }
+            child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
+        });
     }
     child.kill().ok();
     child.wait().unwrap();
