@@ -114,6 +114,13 @@ impl Purse {
         charge
     }
 
+    /// As [`Self::charge`], but does not wait.
+    pub(crate) fn try_charge(&self, bytes: usize) -> Option<Charge> {
+        let own = self.own.try_hold(bytes).ok()?;
+        let shared = self.shared.try_hold(bytes).ok()?;
+        Some(self.in_shared(own, bytes, shared))
+    }
+
     async fn charge_small(&self, own: OwnedSemaphorePermit, bytes: usize) -> Charge {
         if let Ok(shared) = self.shared.try_hold(bytes) {
             return self.in_shared(own, bytes, shared);

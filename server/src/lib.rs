@@ -2,14 +2,14 @@
 //!
 //! Modules in reading order. What can be set: [`options`]. Opening ports and ending in order:
 //! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`,
-//! `herald`. One
-//! connection: `connection`, its two tasks `reader` and `writer`, what they share (`session`,
-//! `answers`, `outbox`), and its streams (`stream`, `reading`, `following`). For operators:
-//! [`status`], `metrics`, `http`, `http_port`.
+//! `herald`. One connection: `connection`, its two tasks `reader` and `writer`, what they share
+//! (`session`, `answers`, `outbox`, `chunk`), and its streams (`stream`, `paging`, `reading`,
+//! `following`). For operators: [`status`], `metrics`, `http`, `http_port`.
 #![forbid(unsafe_code)]
 
 mod answers;
 mod budget;
+mod chunk;
 mod connection;
 mod following;
 mod herald;
@@ -22,7 +22,9 @@ mod metrics;
 pub mod options;
 mod outbox;
 mod pace;
+mod paging;
 mod reader;
+mod readers;
 mod reading;
 mod scheduling;
 pub mod server;

@@ -23,7 +23,7 @@ pub struct ServerOptions {
     pub output_bytes: usize,
     /// Bytes of records in one message. Default 256 KiB.
     pub page_bytes: usize,
-    /// Credit in records that a stream should begin with. Default 1,000.
+    /// Credit in records that a stream should begin with. Default 4,000.
     pub window_events: u32,
     /// The same in bytes. Default 8 MiB.
     pub window_bytes: u32,
@@ -62,7 +62,7 @@ impl Default for ServerOptions {
             connection_output_bytes: 2 * MIB,
             output_bytes: 128 * MIB,
             page_bytes: 256 * KIB,
-            window_events: 1_000,
+            window_events: 4_000,
             window_bytes: 8 << 20,
             handshake_within: Duration::from_secs(15),
             progress_within: Duration::from_secs(10),

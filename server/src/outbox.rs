@@ -3,22 +3,16 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use quipu_protocol::{Fault, Mark, Message};
 use tokio::sync::Notify;
 
-use crate::budget::Charge;
+use crate::chunk::Chunk;
 
 /// More small messages than this wait for the socket: the connection is not read from.
 const SMALL_BYTES_MAX: usize = 64 << 10;
-
-/// Bytes to be written, and the room they hold until they are.
-pub(crate) struct Chunk {
-    pub(crate) bytes: Bytes,
-    _charge: Option<Charge>,
-}
 
 /// How a connection ends, once everything owed is written.
 #[derive(Clone, Debug)]
@@ -79,7 +73,7 @@ impl State {
         if !self.small.is_empty() {
             self.checkpoints.clear();
             let bytes = self.small.split().freeze();
-            self.chunks.push_back(Chunk { bytes, _charge: None });
+            self.chunks.push_back(Chunk::whole(bytes, None));
         }
     }
 }
@@ -117,11 +111,11 @@ impl Outbox {
         self.wake();
     }
 
-    /// Puts in a finished message for which room was kept.
-    pub(crate) fn put_page(&self, bytes: Bytes, charge: Charge) {
+    /// Puts in a message for which room was kept.
+    pub(crate) fn put_page(&self, page: Chunk) {
         let mut state = self.state.lock();
         state.gather();
-        state.chunks.push_back(Chunk { bytes, _charge: Some(charge) });
+        state.chunks.push_back(page);
         drop(state);
         self.wake();
     }
@@ -190,27 +184,12 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use quipu_protocol::{Framer, HANDSHAKE_BYTES_MAX, MAGIC, Progress, Response};
+    use quipu_protocol::Response;
     use quipu_types::Position;
 
     use super::*;
     use crate::budget::{Budget, Purse};
-
-    fn written(outbox: &Outbox) -> Vec<(u64, Response)> {
-        let mut chunks = VecDeque::new();
-        outbox.take(&mut chunks);
-        let mut bytes = BytesMut::from(&MAGIC[..]);
-        for chunk in &chunks {
-            bytes.extend_from_slice(&chunk.bytes);
-        }
-        let mut framer = Framer::new();
-        framer.set_bytes_max(HANDSHAKE_BYTES_MAX);
-        std::iter::from_fn(|| match framer.advance(&mut bytes).unwrap() {
-            Progress::Frame(frame) => Some((frame.request_id, Response::decode(&frame).unwrap())),
-            Progress::Need(_) => None,
-        })
-        .collect()
-    }
+    use crate::testing::written;
 
     #[tokio::test]
     async fn of_checkpoints_that_follow_each_other_the_last_is_written() {
@@ -228,7 +207,7 @@ mod tests {
         outbox.mark(1, checkpoint(1_002));
         let page = BytesMut::new();
         let purse = Purse::new(1, &std::sync::Arc::new(Budget::new(1)));
-        outbox.put_page(page.freeze(), purse.charge(1).await);
+        outbox.put_page(Chunk::whole(page.freeze(), Some(purse.charge(1).await)));
         outbox.mark(1, checkpoint(1_003));
         let expected = [1_002, 1_003].map(|at| (1, Response::Mark(checkpoint(at))));
         assert_eq!(written(&outbox), expected, "what lies before a page stays there");

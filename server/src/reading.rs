@@ -2,42 +2,52 @@
 
 use std::sync::Arc;
 
-use quipu_engine::read::cursor::{Cursor, Page, PageLimits};
-use quipu_protocol::{End, Fault};
-use quipu_types::ReadError;
-use tokio::task::spawn_blocking;
+use quipu_engine::read::cursor::{Cursor, PageLimits};
+use quipu_protocol::End;
+use quipu_types::{Position, ReadError};
+use tokio::task::yield_now;
 
+use crate::paging::{Found, Source, send};
 use crate::stream::{Over, StreamTask};
 
+struct Reading {
+    cursor: Cursor,
+    is_finished: bool,
+}
+
+impl Source for Reading {
+    fn next(&mut self, limits: PageLimits) -> Result<Found, ReadError> {
+        let page = self.cursor.next_page(limits)?;
+        self.is_finished = page.is_last || self.cursor.is_done();
+        Ok(Found { records: page.records, ..Found::default() })
+    }
+
+    fn is_on_disk(&self) -> bool {
+        !self.is_finished && !self.cursor.is_in_memory()
+    }
+
+    fn after(&self) -> Position {
+        self.cursor.looked_up_to()
+    }
+}
+
 /// Sends what the cursor finds.
-pub(crate) async fn read(task: Arc<StreamTask>, mut cursor: Cursor) -> Over {
-    loop {
-        match next(&task, cursor).await {
-            Ok(Some(back)) => cursor = back,
-            Ok(None) => return Over::Ended(End::Complete),
+pub(crate) async fn read(task: Arc<StreamTask>, cursor: Cursor) -> Over {
+    let mut reading = Reading { cursor, is_finished: false };
+    while !reading.is_finished {
+        match next(&task, reading).await {
+            Ok(back) => reading = back,
             Err(over) => return over,
         }
     }
+    Over::Ended(End::Complete)
 }
 
-/// Sends one page; the cursor comes back if there is more.
-async fn next(task: &StreamTask, cursor: Cursor) -> Result<Option<Cursor>, Over> {
+async fn next(task: &Arc<StreamTask>, reading: Reading) -> Result<Reading, Over> {
     task.credit().await?;
     let charge = task.room().await?;
-    let (page, cursor) = page(cursor, task.page_limits(&charge)).await?;
-    task.send(&page.records, charge).await?;
-    if page.records.is_empty() {
-        // A filter that takes nothing must not keep a worker to itself.
-        tokio::task::yield_now().await;
-    }
-    Ok(Some(cursor).filter(|cursor| !page.is_last && !cursor.is_done()))
-}
-
-async fn page(mut cursor: Cursor, limits: PageLimits) -> Result<(Page, Cursor), Over> {
-    if cursor.is_in_memory() {
-        return Ok((cursor.next_page(limits)?, cursor));
-    }
-    let read = spawn_blocking(move || Ok::<_, ReadError>((cursor.next_page(limits)?, cursor)));
-    let read = read.await.map_err(|error| Fault::Server(error.to_string()))?;
-    Ok(read?)
+    let reading = send(task, reading, charge).await?;
+    // A filter that takes nothing must not keep a worker to itself.
+    yield_now().await;
+    Ok(reading)
 }

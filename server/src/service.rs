@@ -15,6 +15,7 @@ use crate::connection;
 use crate::herald::Herald;
 use crate::meter::Meter;
 use crate::options::ServerOptions;
+use crate::readers::Readers;
 
 /// So many connections that are too many are told so at once; more are just closed.
 const REFUSALS_MAX: usize = 64;
@@ -27,6 +28,7 @@ pub struct Service {
     pub(crate) herald: Herald,
     pub(crate) appends: Arc<Budget>,
     pub(crate) output: Arc<Budget>,
+    pub(crate) readers: Readers,
     pub(crate) stop: CancellationToken,
     /// Stopping has taken too long: what is left is cut off.
     pub(crate) kill: CancellationToken,
@@ -59,6 +61,7 @@ impl Service {
             herald: Herald::of(Arc::clone(&log), Arc::clone(&meter)),
             appends: Arc::new(Budget::new(options.append_bytes)),
             output: Arc::new(Budget::new(options.output_bytes)),
+            readers: Readers::start(),
             meter,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),

@@ -4,20 +4,25 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quipu_engine::read::cursor::PageLimits;
+use quipu_protocol::stream::RECORDS_HEAD_BYTES;
 use quipu_protocol::{Balance, Credit, End, Fault, Mark, Message, Records};
 use quipu_types::Record;
 use tokio::sync::Notify;
 
 use crate::budget::Charge;
+use crate::chunk::Chunk;
 use crate::meter::Counted;
+use crate::paging::Found;
 use crate::reader::panicked;
 use crate::session::Session;
 
 /// Most records of one message.
 const PAGE_RECORDS: usize = 512;
+/// Smaller records, on average, are copied: naming each to the system costs as much.
+const COPIED_BELOW: usize = 512;
 
 /// What the reader tells a stream.
 pub(crate) struct Control {
@@ -153,27 +158,48 @@ impl StreamTask {
         }
     }
 
-    /// Puts in a message of records. One that is larger than a page waits for room of its own.
-    pub(crate) async fn send(&self, records: &[Record], mut charge: Charge) -> Result<(), Over> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let bytes: usize = records.iter().map(|record| record.as_bytes().len()).sum();
-        if bytes > charge.bytes() {
-            // Given back first: two that hold a page and want more would wait for each other.
-            drop(charge);
-            charge = self.unless_over(self.session.output.charge(bytes)).await?;
-        }
-        self.control.balance.lock().take(records);
-        let mut page = BytesMut::new();
-        Records::encode_page(records, self.id, &mut page);
-        charge.shrink_to(page.len());
-        self.session.outbox.put_page(page.freeze(), charge);
+    /// Room for another page, if there is room now.
+    pub(crate) fn try_room(&self) -> Option<Charge> {
+        self.session.output.try_charge(self.session.service.options.page_bytes)
+    }
+
+    /// Puts in what is larger than the room it was given, once it has room of its own.
+    pub(crate) async fn send(&self, found: Found, charge: Charge) -> Result<(), Over> {
+        // Given back first: two that hold a page and want more would wait for each other.
+        drop(charge);
+        let charge = self.unless_over(self.session.output.charge(found.bytes())).await?;
+        self.put(found, Some(charge));
         Ok(())
     }
 
-    /// Puts in a mark.
-    pub(crate) fn mark(&self, mark: Mark) {
+    /// Puts in what was found: a message of records, which have room, and marks.
+    pub(crate) fn put(&self, found: Found, charge: Option<Charge>) {
+        for mark in &found.before {
+            self.mark(*mark);
+        }
+        if let Some(charge) = charge.filter(|_| !found.records.is_empty()) {
+            self.control.balance.lock().take(&found.records);
+            self.session.outbox.put_page(self.page(found.records, found.is_kept, charge));
+        }
+        for mark in &found.after {
+            self.mark(*mark);
+        }
+    }
+
+    pub(crate) fn page(&self, records: Vec<Record>, is_kept: bool, mut charge: Charge) -> Chunk {
+        let bytes: usize = records.iter().map(|record| record.as_bytes().len()).sum();
+        charge.shrink_to(RECORDS_HEAD_BYTES + bytes);
+        let charge = Some(charge);
+        if is_kept && bytes >= records.len() * COPIED_BELOW {
+            let head = Bytes::copy_from_slice(&Records::head(&records, self.id));
+            return Chunk::of_records(head, records, charge);
+        }
+        let mut page = BytesMut::new();
+        Records::encode_page(&records, self.id, &mut page);
+        Chunk::whole(page.freeze(), charge)
+    }
+
+    fn mark(&self, mark: Mark) {
         self.session.outbox.mark(self.id, mark);
     }
 }

@@ -2,8 +2,11 @@
 //! many messages as are ready in one write; Ping when there was nothing to say.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -14,12 +17,16 @@ use tokio::time::{Instant, timeout};
 
 use crate::answers::{Answer, Owed, Pledge};
 use crate::budget::Charge;
+use crate::chunk::Chunk;
 use crate::meter::Meter;
-use crate::outbox::{Chunk, Farewell};
+use crate::outbox::Farewell;
 use crate::pace::Pace;
 use crate::session::Session;
 
-const SLICES_MAX: usize = 64;
+/// As many as the system takes in one call.
+const SLICES_MAX: usize = 1_024;
+/// Enough where no message is written record by record.
+const SLICES_FEW: usize = 64;
 /// A buffer larger than this is not kept for the next answers.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
@@ -140,16 +147,17 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     /// One call to the system.
     async fn write_some(&mut self) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let parts = std::iter::once(&self.answers[..])
-            .chain(self.chunks.iter().map(|chunk| &chunk.bytes[..]))
-            .filter(|part| !part.is_empty());
-        let mut used = 0;
-        for (slice, part) in slices.iter_mut().zip(parts) {
-            *slice = IoSlice::new(part);
-            used += 1;
-        }
-        match self.io.write_vectored(&slices[..used]).await? {
+        let Self { io, answers, chunks, .. } = self;
+        let has_records = chunks.iter().any(Chunk::has_records);
+        let write = poll_fn(|context| {
+            let parts = std::iter::once(&answers[..]).chain(chunks.iter().flat_map(Chunk::parts));
+            if has_records {
+                poll_write::<SLICES_MAX>(io, parts, context)
+            } else {
+                poll_write::<SLICES_FEW>(io, parts, context)
+            }
+        });
+        match write.await? {
             0 => Err(io::ErrorKind::WriteZero.into()),
             written => Ok(written),
         }
@@ -166,15 +174,27 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
         written -= of_answers;
         while let Some(chunk) = self.chunks.front_mut() {
-            let of_chunk = written.min(chunk.bytes.len());
-            chunk.bytes.advance(of_chunk);
-            written -= of_chunk;
-            if !chunk.bytes.is_empty() {
+            if !chunk.advance(&mut written) {
                 return;
             }
             self.chunks.pop_front();
         }
     }
+}
+
+/// The slices are made in here: a future that held them would be as large as they are.
+fn poll_write<'a, const SLICES: usize>(
+    io: &mut (impl AsyncWrite + Unpin),
+    parts: impl Iterator<Item = &'a [u8]>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let mut used = 0;
+    for (slice, part) in slices.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
+        *slice = IoSlice::new(part);
+        used += 1;
+    }
+    Pin::new(io).poll_write_vectored(context, &slices[..used])
 }
 
 /// Compares with what is on disk, off the connection's task; answers behind it wait for it.

@@ -30,7 +30,7 @@ pub struct RemoteOptions {
     pub in_flight_appends: usize,
     /// The same in bytes; one append of any size is always sent. Default 16 MiB.
     pub in_flight_bytes: usize,
-    /// Records that each read and subscription receives ahead of its consumer. Default 1,000.
+    /// Records that each read and subscription receives ahead of its consumer. Default 4,000.
     pub window_events: u32,
     /// The same in bytes; one record of any size is always received. Default 8 MiB.
     pub window_bytes: u32,
@@ -48,7 +48,7 @@ impl Default for RemoteOptions {
             tries: 3,
             in_flight_appends: 1_024,
             in_flight_bytes: 16 * 1024 * 1024,
-            window_events: 1_000,
+            window_events: 4_000,
             window_bytes: 8 * 1024 * 1024,
         }
     }

@@ -224,7 +224,7 @@ pub async fn a_subscriber_that_falls_behind_is_told_and_catches_up(store: &dyn E
     stored(store, vec![one(1, &call("a"))]).await;
     assert_eq!(follower.next().await, Item::Event(1));
     // More than what a client may have received ahead of its reader.
-    let end = 3_500;
+    let end = 6_500;
     store_many(store, 2..=end.into(), |id| one(id, &call("a"))).await;
     let mut events = 1;
     let mut fell_behind = 0;
