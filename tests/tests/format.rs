@@ -23,6 +23,8 @@ use quipu_types::{Append, Filter, ReadRequest, Record};
 use rkyv::ser::allocator::Arena;
 
 const SECOND: i64 = 1_000_000;
+/// So far from the others that a run has a filter of its ids.
+const FAR_ID: u128 = 0xd1ce << 112 | 15;
 const PAGE: &str = include_str!("../../segments-format.md");
 
 fn fixture(name: &str) -> PathBuf {
@@ -56,7 +58,7 @@ fn write_golden_log(folder: &Path) {
     log.run();
     log.crash();
     let log = open(folder, &clock, 32 * 1024);
-    for id in [2, 15, 16, 18, 21, 22] {
+    for id in [2, FAR_ID, 16, 18, 21, 22] {
         clock.advance(SECOND);
         log.append_each(&[varied(&[id])]);
     }

@@ -41,11 +41,14 @@ impl Filter {
         u32::try_from(blocks).unwrap_or(u32::MAX)
     }
 
-    /// Adds the key with this hash.
-    pub fn insert(&mut self, hash: u64) {
-        let at = self.block_of(hash);
-        for (word, bit) in self.blocks[at].0.iter_mut().zip(bits(hash)) {
-            *word |= bit;
+    /// Adds the keys with these hashes. Nothing else happens between one and the next, so the
+    /// processor fetches the blocks of several at a time.
+    pub fn insert_all(&mut self, hashes: &[u64]) {
+        for &hash in hashes {
+            let at = self.block_of(hash);
+            for (word, bit) in self.blocks[at].0.iter_mut().zip(bits(hash)) {
+                *word |= bit;
+            }
         }
     }
 
@@ -54,6 +57,13 @@ impl Filter {
     pub fn may_have(&self, hash: u64) -> bool {
         let block = &self.blocks[self.block_of(hash)];
         block.0.iter().zip(bits(hash)).all(|(word, bit)| word & bit != 0)
+    }
+
+    /// Looks at the blocks of keys that will be asked for, so that the processor fetches many at a
+    /// time, where one question after another would wait for each.
+    pub fn touch(&self, hashes: impl Iterator<Item = u64>) {
+        let words = hashes.map(|hash| self.blocks[self.block_of(hash)].0[0]);
+        std::hint::black_box(words.fold(0, |all, word| all ^ word));
     }
 
     /// How many blocks it has.
@@ -126,7 +136,7 @@ mod tests {
         let count = 20_000;
         let mut filter = Filter::new(Filter::blocks_for(count, 16));
         let added = || hashes(1).take(20_000);
-        added().for_each(|hash| filter.insert(hash));
+        filter.insert_all(&added().collect::<Vec<_>>());
         assert!(added().all(|hash| filter.may_have(hash)));
         let wrong = hashes(2).take(100_000).filter(|hash| filter.may_have(*hash)).count();
         assert!(wrong < 300, "{wrong} of 100,000 others are let through");

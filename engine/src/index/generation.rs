@@ -2,7 +2,7 @@
 
 use quipu_types::{Position, Version};
 
-use super::keys::{KeyHasher, TableKey};
+use super::keys::{KeyHasher, TableKey, are_spread};
 use super::memtable::Memtable;
 use crate::bug::{Bug, seeded};
 use crate::format::index_file::IndexFile;
@@ -14,10 +14,11 @@ const ENTRIES_MIN: usize = 1 << 15;
 
 /// Ids and versions of the records of one segment, in memory until a run holds them.
 ///
-/// Invariant: no id in it is greater than `greatest_id`.
+/// Invariant: no id in it is less than `least_id` or greater than `greatest_id`.
 #[derive(Debug)]
 pub struct Generation {
     ids: Memtable<1>,
+    least_id: Key,
     greatest_id: Key,
     aggregates: Memtable<2>,
     born: u64,
@@ -41,7 +42,7 @@ impl Generation {
 
     fn with_room(ids: usize, aggregates: usize, hasher: KeyHasher) -> Self {
         let (ids, aggregates) = (Memtable::new(ids, hasher), Memtable::new(aggregates, hasher));
-        Self { ids, greatest_id: [0; 16], aggregates, born: 0 }
+        Self { ids, least_id: [0xff; 16], greatest_id: [0; 16], aggregates, born: 0 }
     }
 
     /// What a sealed segment holds, from its index file.
@@ -78,13 +79,25 @@ impl Generation {
     /// Remembers an id.
     pub fn insert_id(&mut self, id: &TableKey, position: Position) {
         self.ids.set(id, [position.0]);
-        self.greatest_id = self.greatest_id.max(id.key);
+        self.widen(&id.key);
     }
 
     /// Remembers an id that is not here yet.
     pub fn insert_new_id(&mut self, id: &TableKey, position: Position) {
         self.ids.insert_new(id, [position.0]);
-        self.greatest_id = self.greatest_id.max(id.key);
+        self.widen(&id.key);
+    }
+
+    fn widen(&mut self, id: &Key) {
+        self.least_id = self.least_id.min(*id);
+        self.greatest_id = self.greatest_id.max(*id);
+    }
+
+    /// How many keys a run of it needs filters for: ids, and aggregates.
+    #[must_use]
+    pub fn filtered(&self) -> (u64, u64) {
+        let needs = are_spread(&self.least_id, &self.greatest_id);
+        (if needs { self.ids.len() as u64 } else { 0 }, self.aggregates.len() as u64)
     }
 
     /// No id here is greater.

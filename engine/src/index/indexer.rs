@@ -12,7 +12,7 @@ use quipu_types::Position;
 use super::facts::Facts;
 use super::generation::Generation;
 use super::known::report_damage;
-use super::merge::{Merge, MergeError};
+use super::merge::{self, Merge, MergeError};
 use super::rebuild::{self, RebuildError};
 use super::run::Run;
 use super::run_writer::write_generation;
@@ -228,9 +228,8 @@ impl Indexer {
 
     fn write(&self, generation: &Generation, span: Span) -> io::Result<Run> {
         let Shared { env, log_id, options, .. } = &*self.log;
-        let keys = (generation.ids().len() + generation.aggregates().len()) as u64;
         let set = self.log.sealed.snapshot();
-        let bits = set.filter_bits(keys, &[], options.filter_bytes());
+        let bits = set.filter_bits(generation.filtered(), &[], options.filter_bytes());
         write_generation(&env.storage, *log_id, generation, span, bits)
     }
 
@@ -248,9 +247,7 @@ impl Indexer {
             set.parts()[first].span().first_segment..=set.parts()[last].span().last_segment;
         let runs: Vec<Arc<Run>> =
             set.runs().filter(|run| covered.contains(&run.span().first_segment)).cloned().collect();
-        let keys =
-            runs.iter().map(|run| run.header().ids.entries + run.header().aggregates.entries);
-        let bits = set.filter_bits(keys.sum(), &runs, options.filter_bytes());
+        let bits = set.filter_bits(merge::filtered(&runs), &runs, options.filter_bytes());
         match Merge::begin(&env.storage, *log_id, runs, bits) {
             Ok(merge) => self.merge = Some(merge),
             Err(error) => self.merge_failed(&error),

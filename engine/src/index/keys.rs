@@ -17,6 +17,15 @@ pub struct TableKey {
     pub hash: u64,
 }
 
+/// Whether ids lie so far apart that many others may be between the first and the last. Those of
+/// version 7 do not: they begin with their time, so that others are before them or behind them, and
+/// no filter need say that they are not here. The first two bytes count spans of 50 days.
+#[must_use]
+pub fn are_spread(first: &Key, last: &Key) -> bool {
+    let in_50_days = |key: &Key| u32::from(key[0]) << 8 | u32::from(key[1]);
+    in_50_days(last).saturating_sub(in_50_days(first)) > 1
+}
+
 /// SipHash-1-3 under the log's id: clients choose what is hashed, and without the key they cannot
 /// choose what collides. On disk (segments-format.md §7), so it never changes.
 #[derive(Clone, Copy, Debug)]
@@ -85,5 +94,20 @@ impl KeyHasher {
     #[must_use]
     pub fn table_key(&self, key: Key) -> TableKey {
         TableKey { key, hash: self.hash(&key) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_some_weeks_lie_together_and_ids_at_random_do_not() {
+        let at = |days: u128| ((20_000 + days) * 86_400_000) << 80;
+        let key = |id: u128| Uuid::from_u128(id).into_bytes();
+        assert!(!are_spread(&key(at(0)), &key(at(0))));
+        assert!(!are_spread(&key(at(0)), &key(at(40))));
+        assert!(are_spread(&key(at(0)), &key(at(120))));
+        assert!(are_spread(&key(at(0)), &key(0xd000 << 112)));
     }
 }

@@ -10,7 +10,7 @@ use super::rebuild::{RebuildError, ask_index};
 use super::run::{Run, RunError};
 use super::sealed::{Part, SealedSet, Waiting};
 use crate::bug::{Bug, seeded};
-use crate::commit::prepared::{PreparedAggregate, PreparedRecord};
+use crate::commit::prepared::{PreparedAggregate, PreparedAppend, PreparedRecord};
 use crate::format::index_file::IndexFile;
 use crate::format::index_header::IndexFault;
 use crate::format::run_file::Span;
@@ -74,6 +74,16 @@ impl Known {
     pub fn known(&self) -> (u64, u64) {
         let sealed = self.sealed.known();
         (sealed.0 + self.active.born(), sealed.1 + self.active.ids().len() as u64)
+    }
+
+    /// Says what will be asked for next: the filters of large runs are in no cache.
+    pub(crate) fn touch(&self, append: &PreparedAppend) {
+        for run in self.sealed.runs() {
+            let last = run.header().ids.last_key;
+            let ids = append.records.iter().map(|record| record.id);
+            run.touch_ids(ids.filter(|id| id.key <= last).map(|id| id.hash));
+            run.touch_aggregates(append.aggregates.iter().map(|it| it.wide.hash));
+        }
     }
 
     /// Where the event with this id stands, if it is known.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use quipu_types::Uuid;
 
+use super::keys::are_spread;
 use super::run::{Run, RunError};
 use super::run_writer::{RunPlan, RunWriter};
+use super::sealed::FilterBits;
 use super::table_reader::TableReader;
 use crate::bug::{Bug, seeded};
 use crate::format::run_file::{Entry, Span};
@@ -42,7 +44,7 @@ impl Merge {
         storage: &Arc<dyn Storage>,
         log_id: Uuid,
         runs: Vec<Arc<Run>>,
-        filter_bits: u64,
+        filter_bits: FilterBits,
     ) -> Result<Self, MergeError> {
         let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
             return Err(std::io::Error::from(std::io::ErrorKind::InvalidInput).into());
@@ -53,10 +55,8 @@ impl Merge {
             first_position: first.first_position,
             ..*last
         };
-        let sum = |of: fn(&Run) -> u64| runs.iter().map(|run| of(run)).sum::<u64>();
-        let entries =
-            (sum(|run| run.header().ids.entries), sum(|run| run.header().aggregates.entries));
-        let plan = RunPlan { span, born: sum(|run| run.header().born), entries, filter_bits };
+        let born = runs.iter().map(|run| run.header().born).sum();
+        let plan = RunPlan { span, born, entries: entries(&runs), filter_bits };
         let (mut ids, mut aggregates) = (Vec::new(), Vec::new());
         for run in runs.iter().rev() {
             let unreadable = |error| MergeError::Unreadable(Arc::clone(run), error);
@@ -84,16 +84,16 @@ impl Merge {
                 return Ok(true);
             }
             self.written += 1;
-            if seeded(Bug::SwapsInHalfARun) && self.written * 2 >= self.entries() {
+            if seeded(Bug::SwapsInHalfARun) && self.is_half_done() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn entries(&self) -> u64 {
-        let headers = self.runs.iter().map(|run| run.header());
-        headers.map(|header| header.ids.entries + header.aggregates.entries).sum()
+    fn is_half_done(&self) -> bool {
+        let (ids, aggregates) = entries(&self.runs);
+        self.written * 2 >= ids + aggregates
     }
 
     /// What is merged, oldest first.
@@ -108,6 +108,22 @@ impl Merge {
     pub fn finish(self) -> Result<(Vec<Arc<Run>>, Run), MergeError> {
         Ok((self.runs, self.writer.finish()?))
     }
+}
+
+/// Ids and aggregates that runs hold, those that several hold counted for each.
+fn entries(runs: &[Arc<Run>]) -> (u64, u64) {
+    let headers =
+        runs.iter().map(|run| (run.header().ids.entries, run.header().aggregates.entries));
+    headers.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+}
+
+/// How many keys a run of them all needs filters for: ids, and aggregates.
+pub fn filtered(runs: &[Arc<Run>]) -> (u64, u64) {
+    let (ids, aggregates) = entries(runs);
+    let ends = runs.iter().filter_map(|run| run.ids_from_to());
+    let whole = ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let needs = whole.is_some_and(|(first, last)| are_spread(&first, &last));
+    (if needs { ids } else { 0 }, aggregates)
 }
 
 /// The entry with the least key; of several with that key the first reader's, and no other's.

@@ -147,6 +147,20 @@ impl Run {
         Ok(found.map(|[version, _]| Version(version)))
     }
 
+    /// Says which aggregates will be asked for.
+    pub fn touch_aggregates(&self, hashes: impl Iterator<Item = u64>) {
+        if let Some(filter) = &self.aggregates.filter {
+            filter.touch(hashes);
+        }
+    }
+
+    /// Says which ids will be asked for.
+    pub fn touch_ids(&self, hashes: impl Iterator<Item = u64>) {
+        if let Some(filter) = &self.ids.filter {
+            filter.touch(hashes);
+        }
+    }
+
     /// Whether the filters, of ids and of aggregates, let a key through.
     pub fn lets_through(&self, key: &TableKey) -> (bool, bool) {
         let lets = |filter: &Option<Filter>| filter.as_ref().is_none_or(|it| it.may_have(key.hash));
@@ -159,6 +173,11 @@ impl Run {
         let filters = [&self.ids.filter, &self.aggregates.filter];
         let filters = filters.into_iter().flatten().map(Filter::bytes).sum();
         (size_of::<Key>() as u64 * keys as u64, filters)
+    }
+
+    /// The least id, and the greatest.
+    pub fn ids_from_to(&self) -> Option<(Key, Key)> {
+        Some((*self.ids.first_keys.first()?, self.ids.size.last_key))
     }
 
     /// Notes that it was found damaged; true the first time.

@@ -9,6 +9,7 @@ use quipu_types::Uuid;
 use super::generation::Generation;
 use super::keys::KeyHasher;
 use super::run::{Run, Table};
+use super::sealed::FilterBits;
 use crate::bug::{Bug, seeded};
 use crate::format::filter::Filter;
 use crate::format::run_file::{
@@ -30,8 +31,8 @@ pub struct RunPlan {
     pub born: u64,
     /// Ids, and aggregates, at most.
     pub entries: (u64, u64),
-    /// Bits of the filters for each key; 0 for none.
-    pub filter_bits: u64,
+    /// Bits of the filters for each key.
+    pub filter_bits: FilterBits,
 }
 
 /// A run being written: all ids in order, then all aggregates in order. Dropped unfinished, it
@@ -39,7 +40,6 @@ pub struct RunPlan {
 pub struct RunWriter {
     storage: Arc<dyn Storage>,
     log_id: Uuid,
-    hasher: KeyHasher,
     plan: RunPlan,
     file: BlockFile,
     ids: TableWriter<1>,
@@ -55,6 +55,7 @@ struct BlockFile {
 }
 
 struct TableWriter<const N: usize> {
+    hasher: KeyHasher,
     block: Vec<Entry<N>>,
     first_block: u64,
     first_keys: Vec<Key>,
@@ -72,7 +73,7 @@ pub fn write_generation(
     log_id: Uuid,
     generation: &Generation,
     span: Span,
-    filter_bits: u64,
+    filter_bits: FilterBits,
 ) -> io::Result<Run> {
     let (ids, aggregates) = (generation.ids().sorted(), generation.aggregates().sorted());
     let entries = (ids.len() as u64, aggregates.len() as u64);
@@ -101,14 +102,14 @@ impl RunWriter {
         let mut buffer = BlockBuffer::new();
         // The header's place: it is written last.
         buffer.resize(BLOCK_BYTES, 0);
+        let hasher = KeyHasher::new(log_id);
         Ok(Self {
             storage: Arc::clone(storage),
             log_id,
-            hasher: KeyHasher::new(log_id),
             plan,
             file: BlockFile { file, buffer, offset: 0 },
-            ids: TableWriter::new(1, plan.entries.0, plan.filter_bits),
-            aggregates: TableWriter::new(0, plan.entries.1, plan.filter_bits),
+            ids: TableWriter::new(1, plan.entries.0, plan.filter_bits.ids, hasher),
+            aggregates: TableWriter::new(0, plan.entries.1, plan.filter_bits.aggregates, hasher),
             is_finished: false,
         })
     }
@@ -118,7 +119,7 @@ impl RunWriter {
     /// # Errors
     /// That the disk refused.
     pub fn push_id(&mut self, entry: Entry<1>) -> io::Result<()> {
-        self.ids.push(entry, self.hasher);
+        self.ids.push(entry);
         self.ids.write_if_full(&mut self.file, &self.plan.span)
     }
 
@@ -128,7 +129,7 @@ impl RunWriter {
     /// That the disk refused.
     pub fn push_aggregate(&mut self, entry: Entry<2>) -> io::Result<()> {
         self.end_ids()?;
-        self.aggregates.push(entry, self.hasher);
+        self.aggregates.push(entry);
         self.aggregates.write_if_full(&mut self.file, &self.plan.span)
     }
 
@@ -169,10 +170,14 @@ impl RunWriter {
 
     /// First keys and filters.
     fn tail(&self) -> Vec<u8> {
-        let mut tail = Vec::new();
+        let filters = [&self.ids.filter, &self.aggregates.filter];
+        let keys = self.ids.first_keys.len() + self.aggregates.first_keys.len();
+        let of_filters = filters.into_iter().flatten().map(Filter::bytes).sum::<u64>();
+        let of_filters = usize::try_from(of_filters).unwrap_or(0);
+        let mut tail = Vec::with_capacity(keys * size_of::<Key>() + of_filters);
         tail.extend_from_slice(self.ids.first_keys.as_flattened());
         tail.extend_from_slice(self.aggregates.first_keys.as_flattened());
-        for filter in [&self.ids.filter, &self.aggregates.filter].into_iter().flatten() {
+        for filter in filters.into_iter().flatten() {
             filter.encode(&mut tail);
         }
         tail
@@ -192,21 +197,17 @@ impl Drop for RunWriter {
 }
 
 impl<const N: usize> TableWriter<N> {
-    fn new(first_block: u64, entries: u64, filter_bits: u64) -> Self {
+    fn new(first_block: u64, entries: u64, filter_bits: u64, hasher: KeyHasher) -> Self {
         let filter = (filter_bits > 0 && entries > 0)
             .then(|| Filter::new(Filter::blocks_for(entries, filter_bits)));
         let (block, first_keys) = (Vec::with_capacity(entries_a_block::<N>()), Vec::new());
-        Self { block, first_block, first_keys, filter, entries: 0, last_key: [0; 16] }
+        Self { hasher, block, first_block, first_keys, filter, entries: 0, last_key: [0; 16] }
     }
 
-    fn push(&mut self, entry: Entry<N>, hasher: KeyHasher) {
+    fn push(&mut self, entry: Entry<N>) {
         debug_assert!(self.entries == 0 || entry.key > self.last_key, "keys come in order");
         if self.block.is_empty() {
             self.first_keys.push(entry.key);
-        }
-        let is_lost = seeded(Bug::FilterLosesAKey) && self.entries % 16 == 15;
-        if let Some(filter) = self.filter.as_mut().filter(|_| !is_lost) {
-            filter.insert(hasher.hash(&entry.key));
         }
         self.block.push(entry);
         self.entries += 1;
@@ -224,8 +225,18 @@ impl<const N: usize> TableWriter<N> {
         let number = self.first_block + self.first_keys.len() as u64 - 1;
         let mut block = [0; BLOCK_BYTES];
         encode_block(&self.block, number, span, &mut block);
+        self.fill_filter();
         self.block.clear();
         file.push(&block)
+    }
+
+    /// A block's keys at once: each misses the cache, and the processor waits for several together.
+    fn fill_filter(&mut self) {
+        let Some(filter) = &mut self.filter else { return };
+        let keys = self.block.iter().map(|entry| &entry.key).enumerate();
+        let kept = keys.filter(|(at, _)| !seeded(Bug::FilterLosesAKey) || at % 16 != 15);
+        let hashes: Vec<u64> = kept.map(|(_, key)| self.hasher.hash(key)).collect();
+        filter.insert_all(&hashes);
     }
 
     fn size(&self) -> TableSize {

@@ -15,6 +15,22 @@ const FILTER_BITS: u64 = 16;
 /// With fewer a filter is not worth its memory.
 const FILTER_BITS_MIN: u64 = 4;
 
+/// Bits of a run's filters for each key; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilterBits {
+    /// Of the filter of ids.
+    pub ids: u64,
+    /// Of the filter of aggregates.
+    pub aggregates: u64,
+}
+
+/// Bits a key in a half of what is left: the runs to come must find room, too, for where there is
+/// no filter nearly every key that is new costs an access.
+fn bits_within(left: u64, keys: u64) -> u64 {
+    let bits = (left / 2).saturating_mul(8) / keys.max(1);
+    if bits < FILTER_BITS_MIN { 0 } else { bits.min(FILTER_BITS) }
+}
+
 /// Everything known of sealed segments at one moment.
 ///
 /// Invariants:
@@ -141,14 +157,19 @@ impl SealedSet {
         })
     }
 
-    /// Bits for each key of a filter to come, in the place of those of `replaced`, so that all
-    /// filters stay within `filter_bytes`; 0 for none.
+    /// Bits of the filters of a run to come in the place of those replaced, for so many ids, none
+    /// if they need no filter, and aggregates; so that all filters stay within `filter_bytes`.
     #[must_use]
-    pub fn filter_bits(&self, keys: u64, replaced: &[Arc<Run>], filter_bytes: u64) -> u64 {
+    pub fn filter_bits(
+        &self,
+        (ids, aggregates): (u64, u64),
+        replaced: &[Arc<Run>],
+        filter_bytes: u64,
+    ) -> FilterBits {
         let stays = |run: &&Arc<Run>| !replaced.iter().any(|gone| Arc::ptr_eq(run, gone));
         let taken: u64 = self.runs().filter(stays).map(|run| run.memory().1).sum();
-        let bits = filter_bytes.saturating_sub(taken).saturating_mul(8) / keys.max(1);
-        if bits < FILTER_BITS_MIN { 0 } else { bits.min(FILTER_BITS) }
+        let bits = bits_within(filter_bytes.saturating_sub(taken), ids + aggregates);
+        FilterBits { ids: if ids > 0 { bits } else { 0 }, aggregates: bits }
     }
 
     /// Its bytes in memory.
@@ -169,5 +190,42 @@ impl SealedSet {
             Part::Waiting(it) => (it.generation.born(), it.generation.ids().len() as u64),
         };
         self.parts.iter().map(known).fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::tiers::to_merge;
+
+    /// The bits of all runs, after each segment of so many keys, all of them new.
+    fn grow(segments: u64, keys: u64, filter_bytes: u64, mut look: impl FnMut(&[(u64, u64)])) {
+        let bytes = |run: &(u64, u64)| run.0 * keys * run.1 / 8;
+        let left = |runs: &[(u64, u64)]| filter_bytes - runs.iter().map(bytes).sum::<u64>();
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..segments {
+            runs.push((1, bits_within(left(&runs), keys)));
+            loop {
+                let sizes: Vec<u64> = runs.iter().map(|run| run.0).collect();
+                let Some(range) = to_merge(&sizes, 4) else { break };
+                let merged = sizes[range.clone()].iter().sum();
+                runs.drain(range.clone());
+                let bits = bits_within(left(&runs), merged * keys);
+                runs.insert(range.start, (merged, bits));
+            }
+            look(&runs);
+        }
+    }
+
+    #[test]
+    fn filters_stay_within_their_memory_and_no_run_is_left_without_one() {
+        let (memory, keys) = (416 << 20, 840_000);
+        let least = |runs: &[(u64, u64)]| runs.iter().map(|run| run.1).min().unwrap_or(0);
+        let segments = |runs: &[(u64, u64)]| runs.iter().map(|run| run.0).sum::<u64>();
+        grow(340, keys, memory, |runs| {
+            let wanted = if segments(runs) < 256 { FILTER_BITS } else { FILTER_BITS / 2 };
+            assert!(least(runs) >= wanted, "{runs:?}");
+        });
+        grow(160, 2 * keys, memory, |runs| assert!(least(runs) >= FILTER_BITS_MIN, "{runs:?}"));
     }
 }

@@ -127,8 +127,7 @@ impl Gathering {
 
     /// A run of a segment; where it cannot be written, what it would hold.
     fn made_part(&self, generation: Generation, span: Span) -> Part {
-        let keys = (generation.ids().len() + generation.aggregates().len()) as u64;
-        let bits = self.set.filter_bits(keys, &[], self.filter_bytes);
+        let bits = self.set.filter_bits(generation.filtered(), &[], self.filter_bytes);
         match write_generation(&self.storage, self.log_id, &generation, span, bits) {
             Ok(run) => Part::Run(Arc::new(run)),
             Err(error) => {

@@ -47,6 +47,7 @@ impl Sequencer {
 
     /// What an append comes to, or why it is refused.
     fn check(&mut self, append: &PreparedAppend) -> Result<Checked, AppendError> {
+        self.known.touch(append);
         // Ids come before versions: a repetition of what is stored is no conflict.
         if seeded(Bug::ChecksVersionsBeforeIds) {
             self.check_versions(append)?;
