@@ -13,6 +13,7 @@ use quipu_engine::index::generation::Generation;
 use quipu_engine::index::keys::KeyHasher;
 use quipu_engine::index::run::Run;
 use quipu_engine::index::run_writer::write_generation;
+use quipu_engine::index::sealed::FilterBits;
 use quipu_engine::index::table_reader::TableReader;
 use quipu_engine::shared::Counters;
 use quipu_engine::storage::run_name;
@@ -42,7 +43,8 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
         first_position: Position(40),
         next_position: Position(40 + RECORDS),
     };
-    write_generation(&storage, LOG, &generation, span, 16).expect("memory takes it");
+    let bits = FilterBits { ids: 16, aggregates: 16 };
+    write_generation(&storage, LOG, &generation, span, bits).expect("memory takes it");
     disk.content(&run_name(SEGMENTS.0, SEGMENTS.1))
 });
 
