@@ -52,6 +52,8 @@ pub enum Bug {
     SwapsInHalfARun,
     /// Of several versions of an aggregate a merge keeps the oldest.
     MergeKeepsTheOldest,
+    /// Of an aggregate that several runs hold a merge forgets where all but the newest do.
+    MergeLosesASegment,
     /// A run's filter lacks a key now and then.
     FilterLosesAKey,
     /// A run that cannot be read knows nothing.

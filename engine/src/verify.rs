@@ -268,13 +268,13 @@ impl Verifier<'_> {
     }
 
     fn records(&mut self, records: &[Record]) {
+        let segment = self.report.segments;
         for record in records {
             self.report.events += 1;
             if let Some(deep) = &mut self.deep
-                && let Some(problem) = deep.record(record)
+                && let Some(problem) = deep.record(record, segment)
             {
                 let (first, last) = (record.position(), record.position());
-                let segment = self.report.segments;
                 self.report.damage.push(Corruption { segment, first, last, problem });
             }
         }
@@ -310,11 +310,18 @@ impl Deep {
         Self { hasher, held, last_recorded_at: None }
     }
 
-    fn record(&mut self, record: &Record) -> Option<String> {
+    fn record(&mut self, record: &Record, segment: u64) -> Option<String> {
         let (version, position) = (record.version(), record.position());
         let key = self.hasher.wide(record.aggregate_type(), record.aggregate_id()).key;
-        let first = HeldAggregate { version: Version::NONE, first: position, last: position };
-        let aggregate = self.held.aggregates.entry(key).or_insert(first);
+        let aggregate = self.held.aggregates.entry(key).or_insert(HeldAggregate {
+            version: Version::NONE,
+            first: position,
+            last: position,
+            segments: Vec::new(),
+        });
+        if aggregate.segments.last() != Some(&segment) {
+            aggregate.segments.push(segment);
+        }
         let before = std::mem::replace(&mut aggregate.version, version);
         aggregate.last = position;
         if version != before.next() {

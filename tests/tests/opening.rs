@@ -318,7 +318,10 @@ fn without_index_and_segment_its_readers_are_told_and_everyone_else_is_served() 
             assert_eq!(found.as_ref(), Ok(original));
         }
     }
-    for filter in [Filter::default(), Filter::aggregate(key(2))] {
+    let (there, elsewhere): (Vec<&Record>, Vec<&Record>) =
+        originals.iter().partition(|it| (first..=last).contains(&it.position()));
+    let held = there[0].aggregate();
+    for filter in [Filter::default(), Filter::aggregate(held)] {
         let mut cursor = log.log().read(ReadRequest { filter, ..ReadRequest::default() });
         let page = cursor.next_page(PageLimits::default()).expect("what comes before");
         assert!(page.records.iter().all(|record| record.position() < first) && !page.is_last);
@@ -326,6 +329,15 @@ fn without_index_and_segment_its_readers_are_told_and_everyone_else_is_served() 
             is_told(&cursor.next_page(PageLimits::default()).expect_err("again and again"));
         }
     }
+    let is_there = |key: &AggregateKey| there.iter().any(|record| record.aggregate() == *key);
+    let other = elsewhere.iter().map(|record| record.aggregate()).find(|key| !is_there(key));
+    let other = other.expect("not all aggregates are in it");
+    let request =
+        ReadRequest { filter: Filter::aggregate(other.clone()), ..ReadRequest::default() };
+    let page = log.log().read(request).next_page(PageLimits::default()).expect("it is not needed");
+    let expected: Vec<&Record> =
+        elsewhere.into_iter().filter(|record| record.aggregate() == other).collect();
+    assert!(page.is_last && page.records.iter().eq(expected));
     let damage = log.log().shared().found_damage().expect("health says so");
     assert_eq!(damage.segment, DAMAGED);
     log.append_each(&[Append::any(vec![event(9_999, &key(0), "Created")])]);

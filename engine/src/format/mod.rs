@@ -8,6 +8,7 @@ pub mod index_header;
 pub mod run_file;
 mod search;
 pub mod segment_header;
+pub mod segment_set;
 pub mod sum;
 
 /// The version of the segment format that this program writes, and the newest it reads.

@@ -10,7 +10,7 @@ use super::sum::{crc64, crc64_of};
 use super::{BLOCK_BYTES, BlockBuffer, Fields, is_zero, zeroed_blocks};
 
 pub(crate) const MAGIC: [u8; 8] = *b"QUIPURUN";
-pub(crate) const RUN_FORMAT: u32 = 1;
+pub(crate) const RUN_FORMAT: u32 = 2;
 const SUM_BYTES: usize = 8;
 const SUM_AT: usize = BLOCK_BYTES - SUM_BYTES;
 const KEY_BYTES: usize = 16;
@@ -20,7 +20,8 @@ const ZERO_FROM: usize = 152;
 pub type Key = [u8; KEY_BYTES];
 
 /// A key and what is known of it, in `N` words: of an event id its position; of an aggregate its
-/// newest version and that one's position.
+/// newest version, that one's position, and the [segments](super::segment_set::SegmentSet) that hold
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<const N: usize> {
     /// What it is found by.
@@ -68,6 +69,12 @@ impl Span {
             first_position: header.first_position,
             next_position: Position(header.first_position.0 + index.records()),
         }
+    }
+
+    /// Whether it covers a segment.
+    #[must_use]
+    pub fn covers(&self, segment: u64) -> bool {
+        (self.first_segment..=self.last_segment).contains(&segment)
     }
 
     /// How many segments.
@@ -226,7 +233,7 @@ impl RunHeader {
     /// Where first keys and filters begin: those of the ids, of the aggregates, the two filters.
     #[must_use]
     pub fn tail_at(&self) -> u64 {
-        (self.first_aggregate_block() + self.aggregates.blocks::<2>()) * BLOCK_BYTES as u64
+        (self.first_aggregate_block() + self.aggregates.blocks::<3>()) * BLOCK_BYTES as u64
     }
 
     /// Lengths of the parts of the tail, in their order.
@@ -235,7 +242,7 @@ impl RunHeader {
         let (ids, aggregates) = (&self.ids, &self.aggregates);
         [
             ids.blocks::<1>() * KEY_BYTES as u64,
-            aggregates.blocks::<2>() * KEY_BYTES as u64,
+            aggregates.blocks::<3>() * KEY_BYTES as u64,
             ids.filter_bytes(),
             aggregates.filter_bytes(),
         ]

@@ -160,7 +160,7 @@ impl Known {
 }
 
 /// Lets the indexer make a damaged run again.
-pub(super) fn report_damage(log: &Shared, run: &Arc<Run>, error: &RunError) {
+pub(crate) fn report_damage(log: &Shared, run: &Arc<Run>, error: &RunError) {
     if run.note_damage() {
         tracing::error!(run = run.name(), %error, "a damaged run is made again");
         log.index_queue.push(IndexWork::Damaged(Arc::clone(run)));

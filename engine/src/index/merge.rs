@@ -12,6 +12,7 @@ use super::sealed::FilterBits;
 use super::table_reader::TableReader;
 use crate::bug::{Bug, seeded};
 use crate::format::run_file::{Entry, Span};
+use crate::format::segment_set::SegmentSet;
 use crate::storage::Storage;
 
 /// A merge under way.
@@ -19,7 +20,7 @@ pub struct Merge {
     runs: Vec<Arc<Run>>,
     /// Newest first: of several entries of a key, the first is the newest.
     ids: Vec<TableReader<1>>,
-    aggregates: Vec<TableReader<2>>,
+    aggregates: Vec<TableReader<3>>,
     writer: RunWriter,
     written: u64,
 }
@@ -76,10 +77,10 @@ impl Merge {
     /// That a run cannot be read, or the disk refused.
     pub fn step(&mut self, entries: usize) -> Result<bool, MergeError> {
         for _ in 0..entries {
-            if let Some(entry) = pop_least(&mut self.ids)? {
-                self.writer.push_id(entry)?;
-            } else if let Some(entry) = pop_least(&mut self.aggregates)? {
-                self.writer.push_aggregate(entry)?;
+            if let Some(id) = pop_least(&mut self.ids, |_, _| {})? {
+                self.writer.push_id(id)?;
+            } else if let Some(aggregate) = self.pop_aggregate()? {
+                self.writer.push_aggregate(aggregate)?;
             } else {
                 return Ok(true);
             }
@@ -89,6 +90,23 @@ impl Merge {
             }
         }
         Ok(false)
+    }
+
+    /// As it is in the newest run that holds it, in all segments that do.
+    fn pop_aggregate(&mut self) -> Result<Option<Entry<3>>, MergeError> {
+        let whole = *self.writer.span();
+        let mut all = SegmentSet::EMPTY;
+        let collect = |of: &Run, entry: &Entry<3>| {
+            let more = SegmentSet(entry.value[2]).within(&whole, of.span());
+            if all == SegmentSet::EMPTY || !seeded(Bug::MergeLosesASegment) {
+                all = all.and(more);
+            }
+        };
+        let newest = pop_least(&mut self.aggregates, collect)?;
+        Ok(newest.map(|Entry { key, value: [version, position, _] }| Entry {
+            key,
+            value: [version, position, all.0],
+        }))
     }
 
     fn is_half_done(&self) -> bool {
@@ -126,18 +144,20 @@ pub fn filtered(runs: &[Arc<Run>]) -> (u64, u64) {
     (if needs { ids } else { 0 }, aggregates)
 }
 
-/// The entry with the least key; of several with that key the first reader's, and no other's.
+/// The entry with the least key; of several with that key the first reader's. Each of them is shown
+/// to `look`, with its run.
 fn pop_least<const N: usize>(
     readers: &mut [TableReader<N>],
+    mut look: impl FnMut(&Run, &Entry<N>),
 ) -> Result<Option<Entry<N>>, MergeError> {
     let heads = readers.iter().filter_map(TableReader::head);
     // `min_by_key` takes the first of equals.
     let Some(least) = heads.min_by_key(|entry| entry.key) else { return Ok(None) };
     for reader in readers.iter_mut() {
-        if reader.head().is_some_and(|head| head.key == least.key) {
-            let advanced = reader.advance();
-            advanced.map_err(|error| MergeError::Unreadable(Arc::clone(reader.run()), error))?;
-        }
+        let Some(head) = reader.head().filter(|head| head.key == least.key) else { continue };
+        look(reader.run(), &head);
+        let advanced = reader.advance();
+        advanced.map_err(|error| MergeError::Unreadable(Arc::clone(reader.run()), error))?;
     }
     Ok(Some(least))
 }

@@ -13,6 +13,7 @@ use crate::format::filter::Filter;
 use crate::format::run_file::{
     Key, RunFault, RunHeader, Span, TableBlock, TableSize, entries_a_block,
 };
+use crate::format::segment_set::SegmentSet;
 use crate::shared::Counters;
 use crate::storage::{Storage, StorageFile, run_name};
 
@@ -32,7 +33,7 @@ pub struct Run {
     header: RunHeader,
     file: Arc<dyn StorageFile>,
     ids: Table<1>,
-    aggregates: Table<2>,
+    aggregates: Table<3>,
     is_damaged: AtomicBool,
 }
 
@@ -96,7 +97,7 @@ impl Run {
         header: RunHeader,
         file: Arc<dyn StorageFile>,
         ids: Table<1>,
-        aggregates: Table<2>,
+        aggregates: Table<3>,
     ) -> Self {
         Self { header, file, ids, aggregates, is_damaged: AtomicBool::new(false) }
     }
@@ -144,7 +145,20 @@ impl Run {
         counters: &Counters,
     ) -> Result<Option<Version>, RunError> {
         let found = self.aggregates.get(key, self, counters)?;
-        Ok(found.map(|[version, _]| Version(version)))
+        Ok(found.map(|[version, ..]| Version(version)))
+    }
+
+    /// Which segments hold events of an aggregate, if any does.
+    ///
+    /// # Errors
+    /// That it cannot be told.
+    pub fn segments_of(
+        &self,
+        key: &TableKey,
+        counters: &Counters,
+    ) -> Result<Option<SegmentSet>, RunError> {
+        let found = self.aggregates.get(key, self, counters)?;
+        Ok(found.map(|[.., segments]| SegmentSet(segments)))
     }
 
     /// Says which aggregates will be asked for.

@@ -15,6 +15,7 @@ use crate::format::filter::Filter;
 use crate::format::run_file::{
     Entry, Key, RunHeader, Span, TableSize, encode_block, entries_a_block,
 };
+use crate::format::segment_set::SegmentSet;
 use crate::format::sum::crc64;
 use crate::format::{BLOCK_BYTES, BlockBuffer, block_ceil};
 use crate::storage::{Storage, StorageFile, run_name, temporary_name};
@@ -43,7 +44,7 @@ pub struct RunWriter {
     plan: RunPlan,
     file: BlockFile,
     ids: TableWriter<1>,
-    aggregates: TableWriter<2>,
+    aggregates: TableWriter<3>,
     is_finished: bool,
 }
 
@@ -80,7 +81,10 @@ pub fn write_generation(
     let plan = RunPlan { span, born: generation.born(), entries, filter_bits };
     let mut writer = RunWriter::create(storage, log_id, plan)?;
     ids.into_iter().try_for_each(|entry| writer.push_id(entry))?;
-    aggregates.into_iter().try_for_each(|entry| writer.push_aggregate(entry))?;
+    let only = SegmentSet::of(&span, span.first_segment);
+    for Entry { key, value: [version, position] } in aggregates {
+        writer.push_aggregate(Entry { key, value: [version, position, only.0] })?;
+    }
     writer.finish()
 }
 
@@ -114,6 +118,11 @@ impl RunWriter {
         })
     }
 
+    /// What it will cover.
+    pub fn span(&self) -> &Span {
+        &self.plan.span
+    }
+
     /// Adds the next id.
     ///
     /// # Errors
@@ -127,7 +136,7 @@ impl RunWriter {
     ///
     /// # Errors
     /// That the disk refused.
-    pub fn push_aggregate(&mut self, entry: Entry<2>) -> io::Result<()> {
+    pub fn push_aggregate(&mut self, entry: Entry<3>) -> io::Result<()> {
         self.end_ids()?;
         self.aggregates.push(entry);
         self.aggregates.write_if_full(&mut self.file, &self.plan.span)

@@ -141,6 +141,13 @@ impl SealedSet {
         &self.parts
     }
 
+    /// The part that covers a segment, if it is sealed.
+    #[must_use]
+    pub fn part_of(&self, segment: u64) -> Option<&Part> {
+        let after = self.parts.partition_point(|part| part.span().first_segment <= segment);
+        self.parts[..after].last().filter(|part| part.span().covers(segment))
+    }
+
     /// The runs, oldest first.
     pub fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.parts.iter().filter_map(|part| match part {

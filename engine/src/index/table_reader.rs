@@ -35,7 +35,7 @@ impl TableReader<1> {
     }
 }
 
-impl TableReader<2> {
+impl TableReader<3> {
     /// The aggregates of a run.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use quipu_types::{
     Corruption, Direction, Filter, Position, ReadError, ReadRequest, Record, Version,
 };
 
+use super::holders::Holders;
 use crate::format::group::Group;
 use crate::index::live::Postings;
 use crate::segment::Segment;
@@ -50,6 +51,7 @@ pub struct Cursor {
     last: Position,
     /// With an aggregate: the version to begin at.
     from_version: Option<Version>,
+    holders: Option<Holders>,
     remaining: u64,
     plan: Option<Plan>,
     /// Read but not delivered: it did not fit the page.
@@ -85,6 +87,7 @@ impl Cursor {
         let damage = log.damage().filter(|_| request.direction == Direction::Forward);
         let remaining = request.limit.unwrap_or(u64::MAX);
         let (filter, direction) = (request.filter, request.direction);
+        let holders = filter.aggregate.as_ref().map(|key| Holders::new(&log, key));
         let (plan, held, group) = (None, None, None);
         Self {
             log,
@@ -93,6 +96,7 @@ impl Cursor {
             first,
             last,
             from_version,
+            holders,
             remaining,
             plan,
             held,
@@ -236,8 +240,13 @@ impl Cursor {
                 break;
             }
             // Where this fails nothing has moved: the next call meets the error again.
-            let candidates = segment.candidates(self.log.hasher, &self.filter, last);
-            let candidates = self.noted(candidates)?;
+            let number = segment.header().number;
+            let holders = self.holders.as_mut();
+            let candidates = if holders.is_none_or(|it| it.may_have(&self.log, number)) {
+                self.noted(segment.candidates(self.log.hasher, &self.filter, last))?
+            } else {
+                Candidates::None
+            };
             match self.direction {
                 Direction::Forward => self.first = last.next(),
                 Direction::Backward => self.last = first.previous(),

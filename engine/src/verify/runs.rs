@@ -8,6 +8,7 @@ use std::sync::Arc;
 use quipu_types::{Position, Uuid, Version};
 
 use crate::format::run_file::{Entry, Key, RunFault, Span};
+use crate::format::segment_set::SegmentSet;
 use crate::index::keys::KeyHasher;
 use crate::index::run::{Run, RunError};
 use crate::index::table_reader::TableReader;
@@ -25,6 +26,8 @@ pub(super) struct HeldAggregate {
     pub(super) version: Version,
     pub(super) first: Position,
     pub(super) last: Position,
+    /// The segments that hold its events, in order.
+    pub(super) segments: Vec<u64>,
 }
 
 /// What is wrong with a run, if anything: with its file, or, compared with what the segments up to
@@ -62,9 +65,15 @@ fn check(
         run.lets_through(&hasher.table_key(entry.key)).0
             && held.is_none_or(|held| held.ids.get(&entry.key) == Some(&position))
     };
-    let aggregate = |entry: &Entry<2>| {
-        let [version, position] = entry.value;
-        let is_newest = |it: &HeldAggregate| it.version.0 == version && it.last.0 == position;
+    let span = run.span();
+    let aggregate = |entry: &Entry<3>| {
+        let [version, position, segments] = entry.value;
+        let is_newest = |it: &HeldAggregate| {
+            let covered = it.segments.iter().filter(|segment| span.covers(**segment));
+            let sets = covered.map(|segment| SegmentSet::of(span, *segment));
+            let holders = sets.fold(SegmentSet::EMPTY, SegmentSet::and);
+            it.version.0 == version && it.last.0 == position && holders.0 == segments
+        };
         run.lets_through(&hasher.table_key(entry.key)).1
             && held.is_none_or(|held| held.aggregates.get(&entry.key).is_some_and(is_newest))
     };

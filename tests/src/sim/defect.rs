@@ -19,7 +19,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, with their names.
-    pub const ALL: [(&str, Self); 38] = [
+    pub const ALL: [(&str, Self); 39] = [
         ("acknowledges-before-flush", Self::Disk(disk::Defect::AcknowledgesBeforeFlush)),
         ("lies-about-flush", Self::Disk(disk::Defect::LiesAboutFlush)),
         ("retries-failed-flush", Self::Disk(disk::Defect::RetriesFailedFlush)),
@@ -52,6 +52,7 @@ impl Defect {
         ("looks-in-runs-only", Self::Engine(Bug::LooksInRunsOnly)),
         ("swaps-in-half-a-run", Self::Engine(Bug::SwapsInHalfARun)),
         ("merge-keeps-the-oldest", Self::Engine(Bug::MergeKeepsTheOldest)),
+        ("merge-loses-a-segment", Self::Engine(Bug::MergeLosesASegment)),
         ("filter-loses-a-key", Self::Engine(Bug::FilterLosesAKey)),
         ("unreadable-run-knows-nothing", Self::Engine(Bug::UnreadableRunKnowsNothing)),
         ("replays-too-late", Self::Engine(Bug::ReplaysTooLate)),
