@@ -20,7 +20,7 @@ use quipu_protocol::message::MESSAGE_HEADER_BYTES;
 use quipu_protocol::{AppendRequest, BorrowedAppend, Message, Records};
 use quipu_types::record::{EventBody, HEADER_BYTES, RecordBuffer, encode, stamp};
 use quipu_types::{
-    AggregateKey, Append, ExpectedVersion, Limits, NewEvent, Position, ReadRequest, Record,
+    AggregateKey, Append, ExpectedVersion, Filter, Limits, NewEvent, Position, ReadRequest, Record,
     Timestamp, Uuid, Version,
 };
 use rkyv::ser::allocator::Arena;
@@ -136,6 +136,9 @@ fn codec(criterion: &mut Criterion) {
             black_box(&append).encode(1, &mut out);
         });
     });
+    // The bench before may have been left out.
+    out.clear();
+    append.encode(1, &mut out);
     let body = out.split().freeze().slice(MESSAGE_HEADER_BYTES..);
     codec.bench_function("decode an append", |bench| {
         bench.iter(|| BorrowedAppend::decode(black_box(&body)).map(|append| append.events.len()));
@@ -146,6 +149,8 @@ fn codec(criterion: &mut Criterion) {
             Records::encode_page(black_box(&records), 1, &mut out);
         });
     });
+    out.clear();
+    Records::encode_page(&records, 1, &mut out);
     let body = out.split().freeze().slice(MESSAGE_HEADER_BYTES..);
     codec.bench_function("decode a page of records, validated", |bench| {
         bench.iter(|| Records::decode(black_box(&body).clone()).map(|page| page.0.len()));
@@ -156,7 +161,7 @@ fn codec(criterion: &mut Criterion) {
 /// Every record of sealed segments, checksums verified.
 fn scan(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder can be made");
-    let log = open(folder.path());
+    let log = open(folder.path(), 8 << 20);
     for number in 0..SCANNED_APPENDS {
         let ids = number * 100..(number + 1) * 100;
         let append = Append { events: ids.map(|id| event(id + 1)).collect(), ..Append::default() };
@@ -181,17 +186,44 @@ fn scan(criterion: &mut Criterion) {
     log.close();
 }
 
+/// The ten events of one aggregate, all over a log of some hundred sealed segments.
+fn aggregate(criterion: &mut Criterion) {
+    const AGGREGATES: u128 = 60_000;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let log = open(folder.path(), 2 << 20);
+    let key = |id: u128| AggregateKey::new("Call", (id % AGGREGATES).to_string());
+    for number in 0..AGGREGATES / 10 {
+        let ids = number * 100 + 1..=(number + 1) * 100;
+        let events = ids.map(|id| NewEvent { aggregate: key(id), ..event(id) });
+        log.append(&Append::any(events.collect())).expect("the disk takes it");
+    }
+    let segments = log.shared().segments.snapshot().len();
+    let mut asked = (0..100).map(|number| key(number * 7_919)).cycle();
+    let mut group = criterion.benchmark_group(format!("a log of {segments} segments"));
+    group.bench_function("read an aggregate of 10 events, warm", |bench| {
+        bench.iter(|| {
+            let filter = Filter::aggregate(asked.next().expect("there are many"));
+            let mut cursor = log.read(ReadRequest { filter, ..ReadRequest::default() });
+            let page = cursor.next_page(PageLimits::default()).expect("the log is whole");
+            assert_eq!(page.records.len(), 10);
+        });
+    });
+    group.finish();
+    log.close();
+}
+
 /// With segments so small that all but the last are sealed.
-fn open(folder: &Path) -> EventLog {
+fn open(folder: &Path, segment_bytes: u64) -> EventLog {
     let storage =
         DiskStorage::open(folder, Access::ReadWrite, Backend::default(), Mapping::default())
             .expect("the folder can be opened");
     let clock = Arc::new(System);
     let env = Environment { storage: Arc::new(storage), clock: clock.clone(), entropy: clock };
-    let limits = Limits { append_bytes_max: 1 << 20, ..Limits::default() };
-    let options = LogOptions { segment_bytes: 8 << 20, limits, ..LogOptions::default() };
+    let (event_bytes_max, append_bytes_max) = (256 << 10, 256 << 10);
+    let limits = Limits { event_bytes_max, append_bytes_max, ..Limits::default() };
+    let options = LogOptions { segment_bytes, limits, ..LogOptions::default() };
     EventLog::open(env, options).expect("a new log can be opened")
 }
 
-criterion_group!(benches, pieces, codec, scan);
+criterion_group!(benches, pieces, codec, scan, aggregate);
 criterion_main!(benches);
