@@ -29,12 +29,26 @@ impl SegmentSet {
     /// The same segments, of a span that covers those of their own.
     #[must_use]
     pub fn within(self, whole: &Span, own: &Span) -> Self {
-        let bits = (0..BITS).filter(|bit| self.0 & 1 << bit != 0);
-        let segments = bits.flat_map(|bit| {
-            let first = own.first_segment + bit * step(own);
-            first..=(first + step(own) - 1).min(own.last_segment)
-        });
-        segments.fold(Self::EMPTY, |all, segment| all.and(Self::of(whole, segment)))
+        let before = own.first_segment.saturating_sub(whole.first_segment);
+        if step(whole) == 1 {
+            let before = u32::try_from(before).unwrap_or(u32::MAX);
+            return Self(self.0.checked_shl(before).unwrap_or(0));
+        }
+        let (mut left, mut all) = (self.0, Self::EMPTY);
+        while left != 0 {
+            let first = own.first_segment + u64::from(left.trailing_zeros()) * step(own);
+            let last = (first + step(own) - 1).min(own.last_segment);
+            all = (first..=last).fold(all, |all, segment| all.and(Self::of(whole, segment)));
+            left &= left - 1;
+        }
+        all
+    }
+
+    /// Whether it may have come of these of the span's segments: it has all of them, and where each
+    /// has a bit of its own no others.
+    #[must_use]
+    pub fn stands_for(self, exactly: Self, span: &Span) -> bool {
+        if step(span) == 1 { self == exactly } else { self.and(exactly) == self }
     }
 
     /// With those of another set of the same span.
@@ -79,6 +93,8 @@ mod tests {
             for segment in 0..200 {
                 assert_eq!(set.may_have(&span, segment), put.contains(&segment), "{segment}");
             }
+            assert!(set.stands_for(of(&span, &put), &span));
+            assert!(!set.stands_for(of(&span, &put[1..]), &span), "one too many");
         }
     }
 
@@ -102,6 +118,8 @@ mod tests {
             }
         }
         let (whole, set) = own[own.len() - 1];
+        assert!(set.stands_for(of(&whole, &put), &whole));
+        assert!(!set.stands_for(of(&whole, &[4_000]), &whole));
         let held = (1..=5_000).filter(|segment| set.may_have(&whole, *segment)).count();
         assert!(held < 300, "{held} segments: a bit stands for 79");
     }

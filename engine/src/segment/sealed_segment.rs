@@ -17,10 +17,10 @@ use crate::format::index_file::{IndexFile, RecordPlace};
 use crate::format::index_header::IndexFault;
 use crate::index::keys::KeyHasher;
 use crate::index::sealed_index::SealedIndex;
-use crate::storage::{ReadOrder, Storage, segment_name};
+use crate::storage::{ReadOrder, Storage, StorageFile, segment_name};
 
 /// Bytes to read where it is not known how long a record is.
-const RECORD_BYTES_USUAL: usize = 4 << 10;
+const RECORD_BYTES_USUAL: u64 = 4 << 10;
 /// Bytes to read of a record before its header is known.
 const RECORD_BYTES_FIRST_MAX: u64 = 64 << 10;
 
@@ -71,32 +71,42 @@ impl SealedSegment {
         next: Option<RecordPlace>,
     ) -> io::Result<Option<Record>> {
         let file = files.of_segment(self.number)?;
-        let bytes = next.map_or(0, |next| next.offset.saturating_sub(place.offset));
-        let bytes = usize::try_from(bytes.min(RECORD_BYTES_FIRST_MAX)).unwrap_or(0);
-        let mut buffer = RecordBuffer::new();
-        buffer.resize(if bytes < HEADER_BYTES { RECORD_BYTES_USUAL } else { bytes }, 0);
-        let mut read = file.read(place.offset, &mut buffer)?;
-        let Some(header) = RecordHeader::decode(&buffer[..read]) else { return Ok(None) };
-        let length = header.record_bytes();
-        let is_as_written = header.sum() == place.header_sum || seeded(Bug::TakesAnyHeader);
-        if !is_as_written || length > GROUP_BYTES_MAX {
-            return Ok(None);
-        }
-        if length > read {
-            buffer.resize(length, 0);
-            read += file.read(place.offset + read as u64, &mut buffer[read..])?;
-        }
-        if length > read {
-            return Ok(None);
-        }
-        if buffer.capacity() > length + length / 4 {
-            // Whoever holds the record is charged for its length.
-            let mut exact = RecordBuffer::with_capacity(length);
-            exact.extend_from_slice(&buffer[..length]);
-            buffer = exact;
-        }
-        Ok(Record::parse(Bytes::from_owner(buffer).slice(..length)).ok())
+        let expected = next.map(|next| next.offset.saturating_sub(place.offset));
+        let read = read_record(&*file, place, expected)?;
+        Ok(read.and_then(|bytes| Record::parse(exactly(bytes)).ok()))
     }
+}
+
+/// The bytes of a record whose header is as it was written, of which so many are expected.
+fn read_record(
+    file: &dyn StorageFile,
+    place: RecordPlace,
+    expected: Option<u64>,
+) -> io::Result<Option<RecordBuffer>> {
+    let first = expected.filter(|bytes| *bytes >= HEADER_BYTES as u64);
+    let first = first.map_or(RECORD_BYTES_USUAL, |bytes| bytes.min(RECORD_BYTES_FIRST_MAX));
+    let mut buffer = RecordBuffer::new();
+    buffer.resize(usize::try_from(first).unwrap_or(0), 0);
+    let mut read = file.read(place.offset, &mut buffer)?;
+    let header = RecordHeader::decode(&buffer[..read])
+        .filter(|header| header.sum() == place.header_sum || seeded(Bug::TakesAnyHeader));
+    let length = header.map(|header| header.record_bytes());
+    let Some(length) = length.filter(|length| *length <= GROUP_BYTES_MAX) else { return Ok(None) };
+    buffer.resize(length, 0);
+    if length > read {
+        read += file.read(place.offset + read as u64, &mut buffer[read..])?;
+    }
+    Ok((length <= read).then_some(buffer))
+}
+
+/// Whoever holds a record is charged for its length: it may have no more than that.
+fn exactly(buffer: RecordBuffer) -> Bytes {
+    if buffer.capacity() <= buffer.len() + buffer.len() / 4 {
+        return Bytes::from_owner(buffer);
+    }
+    let mut exact = RecordBuffer::with_capacity(buffer.len());
+    exact.extend_from_slice(&buffer);
+    Bytes::from_owner(exact)
 }
 
 /// Where a record stands, and the one after it.

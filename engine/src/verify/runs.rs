@@ -72,7 +72,8 @@ fn check(
             let covered = it.segments.iter().filter(|segment| span.covers(**segment));
             let sets = covered.map(|segment| SegmentSet::of(span, *segment));
             let holders = sets.fold(SegmentSet::EMPTY, SegmentSet::and);
-            it.version.0 == version && it.last.0 == position && holders.0 == segments
+            let is_told = SegmentSet(segments).stands_for(holders, span);
+            it.version.0 == version && it.last.0 == position && is_told
         };
         run.lets_through(&hasher.table_key(entry.key)).1
             && held.is_none_or(|held| held.aggregates.get(&entry.key).is_some_and(is_newest))
