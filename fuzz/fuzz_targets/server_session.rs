@@ -63,6 +63,7 @@ async fn session(actions: Vec<Action>, reads: bool) {
         let load = service.load();
         assert!(load.append_bytes <= limits().append_bytes, "{load:?}");
         assert!(load.output_bytes <= limits().output_bytes, "{load:?}");
+        wait_for_readers(&service);
         sleep(Duration::from_millis(20)).await;
     }
     served.await.expect("the session does not panic").expect("the session ends");
@@ -72,6 +73,7 @@ async fn session(actions: Vec<Action>, reads: bool) {
     } else {
         heard.abort();
     }
+    wait_for_readers(&service);
     // What the log has admitted it answers, though nobody is there any more, and what was spawned
     // beside the session may end a little later.
     log.run();
@@ -224,5 +226,12 @@ fn filter(a: u8, key: AggregateKey) -> Filter {
         1 => Filter::aggregate(key),
         2 => Filter { event_types: vec!["Kind1".to_owned()], ..Filter::default() },
         _ => Filter { correlation_id: Some("loan 173688".to_owned()), ..Filter::default() },
+    }
+}
+
+/// The paused clock knows nothing of threads: it would go on by minutes while one of them reads.
+fn wait_for_readers(service: &Service) {
+    while service.load().reading > 0 {
+        std::thread::yield_now();
     }
 }

@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "it starts threads")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, available_parallelism};
 
 use crossbeam_channel::{Sender, unbounded};
@@ -11,22 +13,36 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// A few threads, the same all the time. A runtime has one for whoever asks, and an allocator may
 /// keep for each what it has used: with 10,000 connections that was a hundred MiB and more.
-pub(crate) struct Readers(Sender<Job>);
+pub(crate) struct Readers {
+    jobs: Sender<Job>,
+    unfinished: Arc<AtomicUsize>,
+}
 
 impl Readers {
     /// As many as there are processors, but two at least, since disks answer several at once, and
     /// eight at most. They end after the last job, once this is dropped.
     pub(crate) fn start() -> Self {
         let (jobs, queue) = unbounded::<Job>();
+        let unfinished = Arc::<AtomicUsize>::default();
         let threads = available_parallelism().map_or(2, |count| count.get().clamp(2, 8));
         for _ in 0..threads {
-            let queue = queue.clone();
-            let work = move || queue.iter().for_each(|job| _ = catch_unwind(AssertUnwindSafe(job)));
+            let (queue, unfinished) = (queue.clone(), Arc::clone(&unfinished));
+            let work = move || {
+                for job in queue {
+                    drop(catch_unwind(AssertUnwindSafe(job)));
+                    unfinished.fetch_sub(1, Ordering::Release);
+                }
+            };
             if let Err(error) = thread::Builder::new().name("quipu-read".to_owned()).spawn(work) {
                 tracing::warn!(%error, "a thread that reads for streams could not be started");
             }
         }
-        Self(jobs)
+        Self { jobs, unfinished }
+    }
+
+    /// Jobs that wait or are at work.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished.load(Ordering::Acquire)
     }
 
     /// What the work comes to; `None` if it panicked, or if there is no thread at all.
@@ -35,7 +51,10 @@ impl Readers {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (done, result) = oneshot::channel();
-        self.0.send(Box::new(move || _ = done.send(work()))).ok()?;
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+        if self.jobs.send(Box::new(move || drop(done.send(work())))).is_err() {
+            self.unfinished.fetch_sub(1, Ordering::Relaxed);
+        }
         result.await.ok()
     }
 }
@@ -50,6 +69,9 @@ mod tests {
         for number in 0..20 {
             assert_eq!(readers.run(|| panic!("on purpose")).await, None::<()>);
             assert_eq!(readers.run(move || number).await, Some(number));
+        }
+        while readers.unfinished() > 0 {
+            thread::yield_now();
         }
     }
 }

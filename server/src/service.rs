@@ -47,6 +47,8 @@ pub struct Load {
     pub append_bytes: usize,
     /// Bytes of records that are not written.
     pub output_bytes: usize,
+    /// Streams for which the disk is read, or is to be.
+    pub reading: usize,
 }
 
 impl Service {
@@ -102,6 +104,7 @@ impl Service {
             subscribers: self.meter.subscribers(),
             append_bytes: self.appends.held(),
             output_bytes: self.output.held(),
+            reading: self.readers.unfinished(),
         }
     }
 }
