@@ -20,8 +20,7 @@ const ZERO_FROM: usize = 152;
 pub type Key = [u8; KEY_BYTES];
 
 /// A key and what is known of it, in `N` words: of an event id its position; of an aggregate its
-/// newest version, that one's position, and the [segments](super::segment_set::SegmentSet) that hold
-/// it.
+/// newest version, that one's position, and a [set](super::segment_set::SegmentSet) of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<const N: usize> {
     /// What it is found by.

@@ -32,7 +32,7 @@ impl Holders {
         self.looked_at.is_none_or(|(span, segments)| segments.may_have(&span, segment))
     }
 
-    /// The segments of the run that covers this one, as far as they hold the aggregate; `None` where
+    /// The segments of the run that covers this one, as far as they hold the aggregate; `None` if
     /// that is not known: the segment is not sealed, or the run damaged.
     fn look(&self, log: &Shared, segment: u64) -> Option<(Span, SegmentSet)> {
         let sealed = log.sealed.snapshot();

@@ -70,7 +70,7 @@ impl Workload {
     fn event(&mut self, rng: &mut Rng) -> NewEvent {
         self.next_id += 1;
         let number = self.next_id;
-        // Some are far from the others, as at random: then new ones are not above all that are known.
+        // Some are far from the others, as at random: new ones are not above all that are known.
         let id = if number % 4 == 3 { 0xd1ce << 112 | number } else { number };
         let size = if rng.u8(0..8) == 0 { rng.usize(0..3_000) } else { 10 };
         let payload = format!("{{\"n\":{number},\"x\":\"{}\"}}", "y".repeat(size));
