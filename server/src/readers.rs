@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, available_parallelism};
+use std::thread::{self, JoinHandle, available_parallelism};
 
 use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
@@ -14,18 +14,21 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A few threads, the same all the time. A runtime has one for whoever asks, and an allocator may
 /// keep for each what it has used: with 10,000 connections that was a hundred MiB and more.
 pub(crate) struct Readers {
-    jobs: Sender<Job>,
+    /// `None` when they are to end.
+    jobs: Option<Sender<Job>>,
     unfinished: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
     /// As many as there are processors, but two at least, since disks answer several at once, and
-    /// eight at most. They end after the last job, once this is dropped.
+    /// eight at most.
     pub(crate) fn start() -> Self {
         let (jobs, queue) = unbounded::<Job>();
         let unfinished = Arc::<AtomicUsize>::default();
-        let threads = available_parallelism().map_or(2, |count| count.get().clamp(2, 8));
-        for _ in 0..threads {
+        let count = available_parallelism().map_or(2, |count| count.get().clamp(2, 8));
+        let mut threads = Vec::with_capacity(count);
+        for _ in 0..count {
             let (queue, unfinished) = (queue.clone(), Arc::clone(&unfinished));
             let work = move || {
                 for job in queue {
@@ -33,11 +36,14 @@ impl Readers {
                     unfinished.fetch_sub(1, Ordering::Release);
                 }
             };
-            if let Err(error) = thread::Builder::new().name("quipu-read".to_owned()).spawn(work) {
-                tracing::warn!(%error, "a thread that reads for streams could not be started");
+            match thread::Builder::new().name("quipu-read".to_owned()).spawn(work) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    tracing::warn!(%error, "a thread that reads for streams could not be started");
+                }
             }
         }
-        Self { jobs, unfinished }
+        Self { jobs: Some(jobs), unfinished, threads }
     }
 
     /// Jobs that wait or are at work.
@@ -51,16 +57,36 @@ impl Readers {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (done, result) = oneshot::channel();
+        let job = move || {
+            // Who has gone away meanwhile is not read for.
+            if !done.is_closed() {
+                drop(done.send(work()));
+            }
+        };
         self.unfinished.fetch_add(1, Ordering::Relaxed);
-        if self.jobs.send(Box::new(move || drop(done.send(work())))).is_err() {
+        let is_queued = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Box::new(job)).is_ok());
+        if !is_queued {
             self.unfinished.fetch_sub(1, Ordering::Relaxed);
         }
         result.await.ok()
     }
 }
 
+impl Drop for Readers {
+    /// Waits for what they are at: a log that is closed next has no reader any more.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let own = thread::current().id();
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != own) {
+            thread.join().ok();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -73,5 +99,27 @@ mod tests {
         while readers.unfinished() > 0 {
             thread::yield_now();
         }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_is_at_work_is_waited_for() {
+        let readers = Readers::start();
+        let ended = Arc::<AtomicUsize>::default();
+        let (begun, begins) = oneshot::channel();
+        let work = {
+            let ended = Arc::clone(&ended);
+            move || {
+                begun.send(()).ok();
+                thread::sleep(Duration::from_millis(50));
+                ended.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = readers.run(work) => panic!("it is not done yet"),
+            begun = begins => assert_eq!(begun, Ok(())),
+        }
+        drop(readers);
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
     }
 }
