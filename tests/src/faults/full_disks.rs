@@ -1,7 +1,8 @@
 //! A disk that fills up under a server: appends are refused cleanly while reads go on, and taken
 //! again when there is space; also through a restart while it is full, and where not the disk but
-//! what a file may hold is at its end.
+//! what a file or a folder may hold is at its end.
 #![expect(clippy::disallowed_methods, reason = "it says how long it took, and waits for a disk")]
+#![expect(clippy::print_stdout, reason = "what cannot be tried is said loudly")]
 
 use std::time::{Duration, Instant};
 
@@ -29,29 +30,28 @@ enum Way {
     Restarted,
     /// A file may not become any larger.
     FileSize,
+    /// The log's folder may not.
+    Quota,
+}
+
+impl Way {
+    fn disk(self, setup: &Setup) -> Result<Disk> {
+        let kind = match self {
+            Self::Quota => FileSystem::Btrfs,
+            _ => FileSystem::Ext4,
+        };
+        Disk::of(kind, setup, DISK_BYTES)
+    }
 }
 
 /// Fills so many disks, each of them once in one of the ways.
 pub fn run(setup: &Setup, disks: u64, seed: u64) -> Result<Tally> {
     let start = Instant::now();
+    let ways = ways(setup);
     let mut tally = Tally::new("full disks");
-    for number in 0..disks {
-        let way = [Way::Running, Way::Restarted, Way::FileSize][usize::try_from(number % 3)?];
-        let disk = Disk::of(FileSystem::Ext4, setup, DISK_BYTES)?;
-        let mut site = Site::closed(setup, disk, seed + number)?;
-        if let Way::FileSize = way {
-            site.command.within = WITHOUT_SIGNAL.map(str::to_owned).to_vec();
-        }
-        site.start()?;
-        site.address = format!("quipu://{}", site.server_address());
-        site.open_doors();
-        site.wait(20..300);
-        let filled = match way {
-            Way::Running => fill_while_it_runs(&mut site),
-            Way::Restarted => restart_while_full(&mut site),
-            Way::FileSize => limit_file_size(&mut site),
-        };
-        if let Err(error) = filled {
+    for (seed, way) in (seed..seed + disks).zip(ways.iter().cycle()) {
+        let mut site = Site::closed(setup, way.disk(setup)?, seed)?;
+        if let Err(error) = fill(&mut site, *way) {
             return Err(site.keep(&History::default(), error.context(format!("{way:?}"))));
         }
         tally.served_after = tally.served_after.max(site.served_after);
@@ -61,6 +61,32 @@ pub fn run(setup: &Setup, disks: u64, seed: u64) -> Result<Tally> {
         tally.took = start.elapsed();
     }
     Ok(tally)
+}
+
+/// Those that there are here: a quota takes a file system that has some.
+fn ways(setup: &Setup) -> Vec<Way> {
+    let mut ways = vec![Way::Running, Way::Restarted, Way::FileSize];
+    match Way::Quota.disk(setup) {
+        Ok(_) => ways.push(Way::Quota),
+        Err(error) => println!("!!! SKIPPED: no disk is full by a quota: {error:#} !!!"),
+    }
+    ways
+}
+
+fn fill(site: &mut Site, way: Way) -> Result<()> {
+    if let Way::FileSize = way {
+        site.command.within = WITHOUT_SIGNAL.map(str::to_owned).to_vec();
+    }
+    site.start()?;
+    site.address = format!("quipu://{}", site.server_address());
+    site.open_doors();
+    site.wait(20..300);
+    match way {
+        Way::Running => fill_while_it_runs(site),
+        Way::Restarted => restart_while_full(site),
+        Way::FileSize => limit_file_size(site),
+        Way::Quota => limit_folder(site),
+    }
 }
 
 /// Fills the disk under the server that runs, and gives the space back to it.
@@ -99,14 +125,30 @@ fn restart_while_full(site: &mut Site) -> Result<()> {
 fn limit_file_size(site: &mut Site) -> Result<()> {
     let bytes = site.rng.u64(4096..site.command.segment_bytes);
     let pid = Some(site.server()?.pid());
-    let limit = |current| Rlimit { current, maximum: None };
-    prlimit(pid, Resource::Fsize, limit(Some(bytes)))?;
+    let limit = |current| {
+        prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None })?;
+        Ok(())
+    };
+    limit(Some(bytes))?;
+    refuse_until(site, |_| limit(None))
+}
+
+/// The folder may hold little more than it does. Btrfs writes to a new place what is written again:
+/// it may refuse a write into space that was prepared, too.
+fn limit_folder(site: &mut Site) -> Result<()> {
+    let more = site.rng.u64(..4 << 20);
+    site.loop_disk()?.limit(Some(more))?;
+    refuse_until(site, |site| site.loop_disk()?.limit(None))
+}
+
+/// Appends are refused and reads go on, until the limit is lifted; then the log serves.
+fn refuse_until(site: &mut Site, lift: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
     wait_until_full(site)?;
     site.end().context("a read while nothing can be written")?;
     ensure!(site.server()?.is_running()?, "the server has ended");
-    prlimit(pid, Resource::Fsize, limit(None))?;
+    lift(site)?;
     site.heal();
-    // A group that was written short has failed the log, until it is opened again.
+    // A group of which a part was refused has failed the log, until it is opened again.
     if !site.serves_within(Duration::from_secs(2))? {
         site.kill()?;
         site.start()?;

@@ -20,12 +20,16 @@ use super::power;
 /// How long something may hold on to a file system that is to be unmounted.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
 const BALLAST: &str = "ballast";
+/// The group of quotas of the first folder that is counted on a Btrfs: the log's.
+const FIRST_SUBVOLUME: &str = "0/256";
 
 /// Which file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
     Ext4,
     Xfs,
+    /// The one that counts what a folder takes whatever the kernel was built with: it has quotas.
+    Btrfs,
 }
 
 impl fmt::Display for FileSystem {
@@ -33,6 +37,7 @@ impl fmt::Display for FileSystem {
         f.write_str(match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "XFS",
+            Self::Btrfs => "Btrfs",
         })
     }
 }
@@ -57,10 +62,36 @@ impl LoopDisk {
         match kind {
             FileSystem::Ext4 => run("mkfs.ext4", &["-q", "-F", "-m", "0", &path])?,
             FileSystem::Xfs => run("mkfs.xfs", &["-q", "-f", &path])?,
+            FileSystem::Btrfs => run("mkfs.btrfs", &["-q", "-f", &path])?,
         }
         let mut disk = Self { image, at, is_mounted: false, ballast: None, _folder: folder };
         disk.mount()?;
+        if kind == FileSystem::Btrfs {
+            disk.count_what_the_log_takes()?;
+        }
         Ok(disk)
+    }
+
+    fn count_what_the_log_takes(&self) -> Result<()> {
+        run("btrfs", &["quota", "enable", &self.at.to_string_lossy()])?;
+        run("btrfs", &["subvolume", "create", &self.log().to_string_lossy()])
+    }
+
+    /// Where a log on it lies.
+    pub fn log(&self) -> PathBuf {
+        self.at.join("log")
+    }
+
+    /// The log may take so many bytes more than its files have now; with `None`, as many as it
+    /// likes. Btrfs only.
+    pub fn limit(&self, more: Option<u64>) -> Result<()> {
+        let mut taken = 0;
+        for entry in std::fs::read_dir(self.log())? {
+            taken += entry?.metadata().map_or(0, |file| file.len());
+        }
+        let limit = more.map_or("none".to_owned(), |more| (taken + more).to_string());
+        // Said of the whole file system: in the folder that is full it would be refused, too.
+        run("btrfs", &["qgroup", "limit", &limit, FIRST_SUBVOLUME, &self.at.to_string_lossy()])
     }
 
     /// Where it is mounted.

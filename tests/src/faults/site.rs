@@ -96,7 +96,7 @@ impl Site {
         std::fs::create_dir(scratch.path().join("journals"))?;
         let log = match &disk {
             Disk::Folder(folder) => folder.path().join("log"),
-            Disk::Loop(disk) => disk.at().join("log"),
+            Disk::Loop(disk) => disk.log(),
         };
         let mut rng = Rng::with_seed(seed);
         let backend = rng.choice(&setup.backends).context("there is a way to the disk")?.clone();
