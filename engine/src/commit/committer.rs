@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -18,6 +19,8 @@ use crate::shared::Shared;
 
 /// A few milliseconds of work.
 const MERGE_STEP_ENTRIES: usize = 50_000;
+/// When nothing has been appended for so long, merges have a processor of their own.
+const QUIET: Duration = Duration::from_millis(5);
 
 /// The running threads of a log.
 pub struct Committer {
@@ -151,11 +154,18 @@ fn prepare_loop(log: &Shared, jobs: &Receiver<PrepareJob>) {
 
 fn index_loop(log: &Arc<Shared>) {
     let mut indexer = Indexer::new(Arc::clone(log));
+    let mut patience = QUIET;
     loop {
-        // A merge makes way for what arrives, and is begun anew after the next start.
-        match log.index_queue.next(!indexer.is_merging()) {
-            Next::Work(work) => indexer.take(work),
-            Next::Nothing => indexer.merge_some(MERGE_STEP_ENTRIES),
+        // A merge that was not ended is begun anew after the next start.
+        match log.index_queue.next(indexer.is_merging().then_some(patience)) {
+            Next::Work(work) => {
+                indexer.take(work);
+                patience = QUIET;
+            }
+            Next::Nothing => {
+                indexer.merge_some(MERGE_STEP_ENTRIES);
+                patience = Duration::ZERO;
+            }
             Next::Closed => return,
         }
     }

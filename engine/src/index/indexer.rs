@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use quipu_types::Position;
@@ -18,7 +19,7 @@ use super::run::Run;
 use super::run_writer::write_generation;
 use super::sealed::{Part, Waiting};
 use super::sealed_index::SealedIndex;
-use super::tiers::to_merge;
+use super::tiers::{merged_for_a_record, to_merge};
 use crate::commit::placed::Placed;
 use crate::format::group::{GROUP_HEADER_BYTES, GroupHeader};
 use crate::format::run_file::Span;
@@ -28,6 +29,9 @@ use crate::shared::Shared;
 /// Records that may wait to be indexed, each about 100 bytes. Beyond it they are left out, and
 /// their segment is read back when it is sealed.
 const BACKLOG_RECORDS_MAX: usize = 500_000;
+
+/// Entries that are merged together: each change between indexing and merging costs caches.
+const MERGED_AT_ONCE: usize = 4_096;
 
 /// Something to index.
 pub enum IndexWork {
@@ -45,7 +49,7 @@ pub enum IndexWork {
 pub enum Next {
     /// This.
     Work(IndexWork),
-    /// Nothing now.
+    /// Nothing, for so long.
     Nothing,
     /// Nothing any more.
     Closed,
@@ -84,15 +88,19 @@ impl IndexQueue {
         self.state.lock().pop()
     }
 
-    /// Takes the oldest work; waits for it if asked to.
-    pub fn next(&self, wait: bool) -> Next {
+    /// Takes the oldest work; waits for it so long, or for ever.
+    pub fn next(&self, patience: Option<Duration>) -> Next {
         let mut state = self.state.lock();
+        let mut is_over = false;
         loop {
-            match state.pop() {
-                Some(work) => return Next::Work(work),
-                None if state.closed => return Next::Closed,
-                None if !wait => return Next::Nothing,
-                None => self.arrived.wait(&mut state),
+            match (state.pop(), patience) {
+                (Some(work), _) => return Next::Work(work),
+                (None, _) if state.closed => return Next::Closed,
+                (None, _) if is_over => return Next::Nothing,
+                (None, Some(time)) => {
+                    is_over = self.arrived.wait_for(&mut state, time).timed_out();
+                }
+                (None, None) => self.arrived.wait(&mut state),
             }
         }
     }
@@ -125,7 +133,11 @@ impl IndexWork {
 pub struct Indexer {
     log: Arc<Shared>,
     under_way: Option<UnderWay>,
-    merge: Option<Merge>,
+    /// Merges under way, of disjoint runs. The smallest goes first: while it is none but the large
+    /// ones, small runs would pile up, each of which is asked for every new key.
+    merges: Vec<Merge>,
+    /// Entries that are to be merged for the records that came meanwhile.
+    due: usize,
     /// In a run by now: kept until nobody else does, so that the sequencer never frees so much.
     done: Vec<Arc<Waiting>>,
 }
@@ -141,12 +153,13 @@ impl Indexer {
     /// An indexer that has seen nothing.
     #[must_use]
     pub fn new(log: Arc<Shared>) -> Self {
-        Self { log, under_way: None, merge: None, done: Vec::new() }
+        Self { log, under_way: None, merges: Vec::new(), due: 0, done: Vec::new() }
     }
 
-    /// Does one piece of work.
+    /// Does one piece of work, and merges as much as is due for it.
     pub fn take(&mut self, work: IndexWork) {
         self.done.retain(|waiting| Arc::strong_count(waiting) > 1);
+        let records = work.records();
         match work {
             IndexWork::Group(segment, header, appends) => self.group(&segment, &header, &appends),
             IndexWork::Sealed(segment, seal) => {
@@ -155,6 +168,19 @@ impl Indexer {
             }
             IndexWork::Damaged(run) => self.make_again(&run),
             IndexWork::Tidy => self.tidy(),
+        }
+        self.merge_at_the_pace_of(records);
+    }
+
+    /// Merges keep up with appends, and take no more from them than that: at full speed a large one
+    /// would take a processor for a minute.
+    fn merge_at_the_pace_of(&mut self, records: usize) {
+        let newest = self.merges.iter().map(|merge| merge.span().last_segment).max();
+        let Some(segments) = newest else { return };
+        self.due += records * merged_for_a_record(segments, self.log.options.index_fan_in);
+        if self.due >= MERGED_AT_ONCE {
+            let due = std::mem::take(&mut self.due);
+            self.merge_some(due);
         }
     }
 
@@ -221,9 +247,7 @@ impl Indexer {
                 }
             }
         }
-        if self.merge.is_none() {
-            self.plan_merge();
-        }
+        self.plan_merges();
     }
 
     fn write(&self, generation: &Generation, span: Span) -> io::Result<Run> {
@@ -233,54 +257,64 @@ impl Indexer {
         write_generation(&env.storage, *log_id, generation, span, bits)
     }
 
-    fn plan_merge(&mut self) {
-        let Shared { env, log_id, options, .. } = &*self.log;
+    fn plan_merges(&mut self) {
+        while let Some(runs) = self.next_to_merge() {
+            let Shared { env, log_id, options, .. } = &*self.log;
+            let set = self.log.sealed.snapshot();
+            let to_come: u64 = self.merges.iter().map(Merge::filter_bytes).sum();
+            let left = options.filter_bytes().saturating_sub(to_come);
+            let bits = set.filter_bits(merge::filtered(&runs), &runs, left);
+            match Merge::begin(&env.storage, *log_id, runs, bits) {
+                Ok(merge) => self.merges.push(merge),
+                Err(error) => return self.merge_failed(&error),
+            }
+        }
+    }
+
+    fn next_to_merge(&self) -> Option<Vec<Arc<Run>>> {
         let set = self.log.sealed.snapshot();
+        let is_merged =
+            |run: &Run| self.merges.iter().any(|it| it.span().covers(run.span().first_segment));
         let size = |part: &Part| match part {
-            Part::Run(run) if !run.is_damaged() => run.span().segments(),
+            Part::Run(run) if !run.is_damaged() && !is_merged(run) => run.span().segments(),
             Part::Run(_) | Part::Waiting(_) => 0,
         };
         let sizes: Vec<u64> = set.parts().iter().map(size).collect();
-        let Some(range) = to_merge(&sizes, options.index_fan_in) else { return };
-        let (first, last) = (range.start, range.end - 1);
-        let covered =
-            set.parts()[first].span().first_segment..=set.parts()[last].span().last_segment;
-        let runs: Vec<Arc<Run>> =
-            set.runs().filter(|run| covered.contains(&run.span().first_segment)).cloned().collect();
-        let bits = set.filter_bits(merge::filtered(&runs), &runs, options.filter_bytes());
-        match Merge::begin(&env.storage, *log_id, runs, bits) {
-            Ok(merge) => self.merge = Some(merge),
-            Err(error) => self.merge_failed(&error),
-        }
+        let range = to_merge(&sizes, self.log.options.index_fan_in)?;
+        let run = |part: &Part| match part {
+            Part::Run(run) => Some(Arc::clone(run)),
+            Part::Waiting(_) => None,
+        };
+        set.parts()[range].iter().map(run).collect()
     }
 
     /// Whether runs are being merged: [`Self::merge_some`] has something to do.
     pub fn is_merging(&self) -> bool {
-        self.merge.is_some()
+        !self.merges.is_empty()
     }
 
-    /// Merges so many entries more; the last of them swaps the runs.
+    /// Merges so many entries more; the last of a merge swaps its runs.
     pub fn merge_some(&mut self, entries: usize) {
-        let Some(merge) = &mut self.merge else { return };
-        match merge.step(entries) {
+        let size = |at: &usize| self.merges[*at].span().segments();
+        let Some(smallest) = (0..self.merges.len()).min_by_key(size) else { return };
+        match self.merges[smallest].step(entries) {
             Ok(false) => {}
-            Ok(true) => self.end_merge(),
+            Ok(true) => self.end_merge(smallest),
             Err(error) => {
-                self.merge = None;
+                self.merges.remove(smallest);
                 self.merge_failed(&error);
             }
         }
     }
 
-    fn end_merge(&mut self) {
-        let Some(merge) = self.merge.take() else { return };
-        match merge.finish() {
+    fn end_merge(&mut self, at: usize) {
+        match self.merges.remove(at).finish() {
             Ok((runs, run)) => {
                 self.log.sealed.replace(vec![Arc::new(run)]);
                 for run in &runs {
                     self.remove_file(&run.name());
                 }
-                self.plan_merge();
+                self.plan_merges();
             }
             Err(error) => self.merge_failed(&error),
         }
@@ -295,7 +329,7 @@ impl Indexer {
 
     /// Replaces a damaged run by one of each of its segments.
     fn make_again(&mut self, damaged: &Run) {
-        self.merge = None;
+        self.merges.clear();
         let segments = self.log.segments.snapshot();
         let covered = damaged.span().first_segment..=damaged.span().last_segment;
         let mut runs = Vec::new();
@@ -314,7 +348,7 @@ impl Indexer {
         if !names.contains(&damaged.name()) {
             self.remove_file(&damaged.name());
         }
-        self.plan_merge();
+        self.plan_merges();
     }
 
     fn run_of(&self, segment: &Segment) -> Result<Run, RebuildError> {

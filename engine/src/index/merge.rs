@@ -114,9 +114,14 @@ impl Merge {
         self.written * 2 >= ids + aggregates
     }
 
-    /// What is merged, oldest first.
-    pub fn runs(&self) -> &[Arc<Run>] {
-        &self.runs
+    /// What the run will cover.
+    pub fn span(&self) -> &Span {
+        self.writer.span()
+    }
+
+    /// Memory that the run's filters will take.
+    pub fn filter_bytes(&self) -> u64 {
+        self.writer.filter_bytes()
     }
 
     /// The runs that were merged, and the one in their place, durable.

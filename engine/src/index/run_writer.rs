@@ -123,6 +123,12 @@ impl RunWriter {
         &self.plan.span
     }
 
+    /// Memory that its filters take.
+    pub fn filter_bytes(&self) -> u64 {
+        let filters = [&self.ids.filter, &self.aggregates.filter];
+        filters.into_iter().flatten().map(Filter::bytes).sum()
+    }
+
     /// Adds the next id.
     ///
     /// # Errors
@@ -181,8 +187,7 @@ impl RunWriter {
     fn tail(&self) -> Vec<u8> {
         let filters = [&self.ids.filter, &self.aggregates.filter];
         let keys = self.ids.first_keys.len() + self.aggregates.first_keys.len();
-        let of_filters = filters.into_iter().flatten().map(Filter::bytes).sum::<u64>();
-        let of_filters = usize::try_from(of_filters).unwrap_or(0);
+        let of_filters = usize::try_from(self.filter_bytes()).unwrap_or(0);
         let mut tail = Vec::with_capacity(keys * size_of::<Key>() + of_filters);
         tail.extend_from_slice(self.ids.first_keys.as_flattened());
         tail.extend_from_slice(self.aggregates.first_keys.as_flattened());
