@@ -133,8 +133,8 @@ impl IndexWork {
 pub struct Indexer {
     log: Arc<Shared>,
     under_way: Option<UnderWay>,
-    /// Merges under way, of disjoint runs. The smallest goes first: while it is none but the large
-    /// ones, small runs would pile up, each of which is asked for every new key.
+    /// Merges under way, of disjoint runs. The smallest goes first, or small runs would pile up
+    /// behind a large one, and each of them is asked for every new key.
     merges: Vec<Merge>,
     /// Entries that are to be merged for the records that came meanwhile.
     due: usize,
@@ -173,7 +173,7 @@ impl Indexer {
     }
 
     /// Merges keep up with appends, and take no more from them than that: at full speed a large one
-    /// would take a processor for a minute.
+    /// would take a processor for many seconds.
     fn merge_at_the_pace_of(&mut self, records: usize) {
         let newest = self.merges.iter().map(|merge| merge.span().last_segment).max();
         let Some(segments) = newest else { return };
