@@ -171,6 +171,11 @@ impl EventLog {
         Ok(self.shared.inbox.push(Submission { append, reply }))
     }
 
+    /// Has everything written that was submitted quietly ([`Admission::quiet`]).
+    pub fn wake(&self) {
+        self.shared.inbox.wake();
+    }
+
     /// As [`Self::submit`], but a full queue is an error.
     ///
     /// # Errors

@@ -209,6 +209,26 @@ mod inbox {
     }
 
     #[test]
+    fn what_was_held_back_is_not_slept_through() {
+        explore(|| {
+            let (inbox, answered) = (new(9), Journal::default());
+            let pushers = [1, 2].map(|id| {
+                let admission = inbox.push(submission(id, &answered)).quiet();
+                let inbox = Arc::clone(&inbox);
+                spawn(move || {
+                    block_on(admission).unwrap();
+                    inbox.wake();
+                })
+            });
+            serve(&inbox, 2, 9);
+            pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+            let mut answers = answered.entries();
+            answers.sort_unstable();
+            assert_eq!(answers, [1, 2], "each is answered, once");
+        });
+    }
+
+    #[test]
     fn who_waits_for_room_is_let_in_and_the_bound_holds() {
         explore(|| {
             let (inbox, answered) = (new(1), Journal::default());

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod bell;
 mod budget;
 mod chunk;
 mod connection;

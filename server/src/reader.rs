@@ -216,7 +216,9 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         let prepared = self.prepare(frame)?;
         let pledge = Pledge::new(self.session, number);
         let reply = Box::new(move |reply: Result<_, _>| pledge.keep(reply.into()));
-        self.session.service.log.submit(prepared, reply)?.await?;
+        let service = &self.session.service;
+        service.log.submit(prepared, reply)?.quiet().await?;
+        service.bell.ring();
         if self.session.answers.let_in(number) {
             self.session.outbox.wake();
         }

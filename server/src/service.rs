@@ -10,6 +10,7 @@ use quipu_protocol::stream::RECORDS_HEAD_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use crate::bell::Bell;
 use crate::budget::Budget;
 use crate::connection;
 use crate::herald::Herald;
@@ -25,6 +26,7 @@ pub struct Service {
     pub(crate) log: Arc<EventLog>,
     pub(crate) options: ServerOptions,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) bell: Bell,
     pub(crate) herald: Herald,
     pub(crate) appends: Arc<Budget>,
     pub(crate) output: Arc<Budget>,
@@ -60,6 +62,7 @@ impl Service {
         options.page_bytes = options.page_bytes.min(message_bytes - RECORDS_HEAD_BYTES);
         let meter = Arc::<Meter>::default();
         Arc::new(Self {
+            bell: Bell::of(Arc::clone(&log)),
             herald: Herald::of(Arc::clone(&log), Arc::clone(&meter)),
             appends: Arc::new(Budget::new(options.append_bytes)),
             output: Arc::new(Budget::new(options.output_bytes)),

@@ -32,6 +32,11 @@ pub struct QueueLimits {
     pub appends: usize,
 }
 
+/// Appends that are held back at most, and their bytes: beyond it, holding back more would cost
+/// them time, and spare the disk nothing.
+const HELD_APPENDS_MAX: usize = 32;
+const HELD_BYTES_MAX: usize = 128 << 10;
+
 /// What waits for the sequencer.
 ///
 /// Invariants:
@@ -40,6 +45,8 @@ pub struct QueueLimits {
 /// 2. Bytes and count stay within the limits, but for one append of any size.
 /// 3. Wakers, and replies, are a host's code and may come back into the log: none is cloned, woken
 ///    or dropped while the inbox is locked.
+/// 4. What was submitted quietly is held back until [`Inbox::wake`], or an append that was not, or
+///    there is too much of it, or the log closes; then all of it is to be taken.
 pub struct Inbox {
     limits: QueueLimits,
     state: Mutex<State>,
@@ -50,6 +57,8 @@ pub struct Inbox {
 struct State {
     queue: VecDeque<Submission>,
     queued_bytes: usize,
+    /// The last ones of the queue, which are not to be taken yet.
+    held: Held,
     waiting: VecDeque<Waiter>,
     next_ticket: u64,
     /// Of those for whom room was kept, until [`Inbox::take_granted`].
@@ -60,6 +69,12 @@ struct State {
     closed: bool,
     /// Counts everything that arrives, so that no arrival is slept through.
     arrivals: u64,
+}
+
+#[derive(Default)]
+struct Held {
+    appends: usize,
+    bytes: usize,
 }
 
 struct Waiter {
@@ -105,6 +120,7 @@ impl Inbox {
             return Err(AppendError::Overloaded { queued_bytes, queued_appends });
         }
         state.let_in(submission, bytes);
+        state.release();
         drop(state);
         self.arrived.notify_one();
         Ok(())
@@ -112,7 +128,18 @@ impl Inbox {
 
     /// Lets an append in as soon as there is room.
     pub fn push(self: &Arc<Self>, submission: Submission) -> Admission {
-        Admission { inbox: Arc::clone(self), submission: Some(submission), ticket: None }
+        let (inbox, submission) = (Arc::clone(self), Some(submission));
+        Admission { inbox, submission, ticket: None, is_quiet: false }
+    }
+
+    /// Holds nothing back any more, and wakes a committer thread for what was.
+    pub fn wake(&self) {
+        let mut state = self.state.lock();
+        if state.held.appends > 0 {
+            state.release();
+            drop(state);
+            self.arrived.notify_one();
+        }
     }
 
     /// Takes finished work.
@@ -128,14 +155,14 @@ impl Inbox {
 
     /// Bytes of the oldest append that waits.
     pub fn next_bytes(&self) -> Option<usize> {
-        self.state.lock().queue.front().map(|submission| submission.append.frame_bytes())
+        self.state.lock().next().map(|submission| submission.append.frame_bytes())
     }
 
     /// Takes the oldest append that waits, if `fits` says that it may come. Whoever takes appends
     /// then wakes those of [`Self::take_granted`].
     pub fn pop_if(&self, fits: impl FnOnce(usize) -> bool) -> Option<Submission> {
         let mut state = self.state.lock();
-        let bytes = state.queue.front()?.append.frame_bytes();
+        let bytes = state.next()?.append.frame_bytes();
         if !fits(bytes) {
             return None;
         }
@@ -149,6 +176,7 @@ impl Inbox {
     pub fn drain(&self) -> Vec<Submission> {
         let mut state = self.state.lock();
         state.queued_bytes = 0;
+        state.release();
         let all = state.queue.drain(..).collect();
         state.grant(self.limits);
         all
@@ -160,9 +188,9 @@ impl Inbox {
         std::mem::take(&mut self.state.lock().granted)
     }
 
-    /// Whether no append waits.
+    /// Whether no append waits that may be taken.
     pub fn is_empty(&self) -> bool {
-        self.state.lock().queue.is_empty()
+        self.state.lock().next().is_none()
     }
 
     /// Bytes and number of appends that wait.
@@ -180,6 +208,7 @@ impl Inbox {
     pub fn close(&self) {
         let refused = self.arrive(|state| {
             state.closing = true;
+            state.release();
             std::mem::take(&mut state.waiting)
         });
         refused.into_iter().filter_map(|waiter| waiter.waker).for_each(Waker::wake);
@@ -239,6 +268,12 @@ impl CompletionSink for Inbox {
     }
 }
 
+impl Held {
+    fn is_bearable(&self) -> bool {
+        self.appends < HELD_APPENDS_MAX && self.bytes < HELD_BYTES_MAX
+    }
+}
+
 impl State {
     fn has_room(&self, bytes: usize, limits: QueueLimits) -> bool {
         let kept: usize = self.granted().map(|waiter| waiter.bytes).sum();
@@ -251,9 +286,22 @@ impl State {
         self.waiting.iter().take_while(|waiter| waiter.granted)
     }
 
+    /// The oldest append, if it may be taken.
+    fn next(&self) -> Option<&Submission> {
+        self.queue.front().filter(|_| self.queue.len() > self.held.appends)
+    }
+
+    /// Puts an append behind the others, held back.
     fn let_in(&mut self, submission: Submission, bytes: usize) {
         self.queue.push_back(submission);
         self.queued_bytes += bytes;
+        self.held.appends += 1;
+        self.held.bytes += bytes;
+    }
+
+    /// Holds nothing back any more.
+    fn release(&mut self) {
+        self.held = Held::default();
         self.arrivals += 1;
     }
 
@@ -305,6 +353,7 @@ pub struct Admission {
     inbox: Arc<Inbox>,
     submission: Option<Submission>,
     ticket: Option<u64>,
+    is_quiet: bool,
 }
 
 impl Future for Admission {
@@ -320,6 +369,15 @@ impl Future for Admission {
 }
 
 impl Admission {
+    /// Holds the append back once it is let in, with those that follow, until [`Inbox::wake`]. For
+    /// whoever brings many: a committer thread that is woken for the first of them takes that one
+    /// alone, and stops on its way the thread that brings the others.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.is_quiet = true;
+        self
+    }
+
     fn try_enter(&mut self, waker: Option<Waker>) -> Poll<Result<(), AppendError>> {
         let Some(submission) = self.submission.take() else { return Poll::Ready(Ok(())) };
         let inbox = &self.inbox;
@@ -342,9 +400,15 @@ impl Admission {
             next = state.next_granted();
         }
         state.let_in(submission, bytes);
+        let is_held = self.is_quiet && state.held.is_bearable();
+        if !is_held {
+            state.release();
+        }
         drop(state);
         drop(waited);
-        inbox.arrived.notify_one();
+        if !is_held {
+            inbox.arrived.notify_one();
+        }
         next.into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(()))
     }
@@ -473,6 +537,40 @@ mod tests {
         crowd.waiting.remove(0);
         assert_eq!(crowd.woken(), 2);
         assert!(crowd.poll(0).is_ready());
+    }
+
+    #[test]
+    fn what_is_submitted_quietly_is_held_back_but_not_for_ever() {
+        let limits = QueueLimits { bytes: usize::MAX, appends: usize::MAX };
+        let inbox = Arc::new(Inbox::new(limits));
+        let push_quietly = || {
+            let mut admission = inbox.push(submission()).quiet();
+            let let_in = Pin::new(&mut admission).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(let_in, Poll::Ready(Ok(()))));
+        };
+        push_quietly();
+        assert!(inbox.is_empty() && inbox.next_bytes().is_none());
+        assert!(inbox.pop_if(|_| true).is_none());
+        let arrivals = inbox.take_finished().arrivals;
+        inbox.wake();
+        assert!(inbox.take_finished().arrivals > arrivals, "nobody sleeps through it");
+        assert!(inbox.pop_if(|_| true).is_some());
+
+        push_quietly();
+        inbox.try_push(submission()).unwrap();
+        assert_eq!([(); 3].map(|()| inbox.pop_if(|_| true).is_some()), [true, true, false]);
+
+        for _ in 0..HELD_APPENDS_MAX {
+            assert!(inbox.is_empty());
+            push_quietly();
+        }
+        assert!(!inbox.is_empty(), "too many");
+        push_quietly();
+        assert_eq!(inbox.drain().len(), HELD_APPENDS_MAX + 1, "a log that failed refuses all");
+
+        push_quietly();
+        inbox.close();
+        assert!(inbox.pop_if(|_| true).is_some(), "a log that closes writes all");
     }
 
     #[test]

@@ -30,6 +30,10 @@ use crate::shared::Shared;
 /// their segment is read back when it is sealed.
 const BACKLOG_RECORDS_MAX: usize = 500_000;
 
+/// Records for which the indexer is woken: nobody waits for it before a segment is sealed, and a
+/// wake-up for each group would cost those who wait for the group.
+const WOKEN_FOR_RECORDS: usize = 2_000;
+
 /// Entries that are merged together: each change between indexing and merging costs caches.
 const MERGED_AT_ONCE: usize = 4_096;
 
@@ -79,8 +83,11 @@ impl IndexQueue {
         }
         state.records += records;
         state.work.push_back(work);
+        let is_due = records == 0 || state.records >= WOKEN_FOR_RECORDS;
         drop(state);
-        self.arrived.notify_one();
+        if is_due {
+            self.arrived.notify_one();
+        }
     }
 
     /// Takes the oldest work, if there is any.
