@@ -120,7 +120,8 @@ fn mend_blocks(file: &mut [u8]) {
 fn mend_header(file: &mut [u8]) {
     const TAIL_SUM_AT: usize = 144;
     mend_sum(file);
-    if let Ok(header) = RunHeader::decode(file) {
+    let header = RunHeader::decode(file).ok();
+    if let Some(header) = header.filter(|header| header.file_bytes().is_some()) {
         let from = usize::try_from(header.tail_at()).unwrap_or(usize::MAX);
         let length = header.tail_parts().iter().fold(0_u64, |sum, part| sum.saturating_add(*part));
         let to = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
