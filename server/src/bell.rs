@@ -1,4 +1,4 @@
-//! One wake-up of the log for all that the connections which are ready at a time submit.
+//! One wake-up of the log for all that is submitted by connections which are ready together.
 
 use std::sync::Arc;
 
@@ -29,10 +29,20 @@ impl Bell {
 }
 
 async fn toll(log: Arc<EventLog>, rung: Arc<Notify>) {
+    let toll = Toll(log);
     loop {
         rung.notified().await;
-        // Behind the connections that are ready now: they may bring appends, too.
+        // Behind the tasks that are ready now: connections among them may bring appends, too.
         yield_now().await;
-        log.wake();
+        toll.0.wake();
+    }
+}
+
+/// Nothing stays held back when the bell ends: a runtime may end at any await.
+struct Toll(Arc<EventLog>);
+
+impl Drop for Toll {
+    fn drop(&mut self) {
+        self.0.wake();
     }
 }

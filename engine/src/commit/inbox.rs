@@ -32,8 +32,8 @@ pub struct QueueLimits {
     pub appends: usize,
 }
 
-/// Appends that are held back at most, and their bytes: beyond it, holding back more would cost
-/// them time, and spare the disk nothing.
+/// So many appends, or bytes, are held back no longer: holding back more would cost them time, and
+/// spare the disk nothing.
 const HELD_APPENDS_MAX: usize = 32;
 const HELD_BYTES_MAX: usize = 128 << 10;
 
@@ -45,8 +45,9 @@ const HELD_BYTES_MAX: usize = 128 << 10;
 /// 2. Bytes and count stay within the limits, but for one append of any size.
 /// 3. Wakers, and replies, are a host's code and may come back into the log: none is cloned, woken
 ///    or dropped while the inbox is locked.
-/// 4. What was submitted quietly is held back until [`Inbox::wake`], or an append that was not, or
-///    there is too much of it, or the log closes; then all of it is to be taken.
+/// 4. What was submitted quietly is held back until [`Inbox::wake`], or an append is let in that was
+///    not, or one has to wait for room, or there is too much of it, or the log closes or refuses
+///    all; then all of it is to be taken.
 pub struct Inbox {
     limits: QueueLimits,
     state: Mutex<State>,
@@ -134,10 +135,7 @@ impl Inbox {
 
     /// Holds nothing back any more, and wakes a committer thread for what was.
     pub fn wake(&self) {
-        let mut state = self.state.lock();
-        if state.held.appends > 0 {
-            state.release();
-            drop(state);
+        if self.state.lock().release() {
             self.arrived.notify_one();
         }
     }
@@ -299,10 +297,12 @@ impl State {
         self.held.bytes += bytes;
     }
 
-    /// Holds nothing back any more.
-    fn release(&mut self) {
-        self.held = Held::default();
-        self.arrivals += 1;
+    /// Holds nothing back any more; whether anything was. Only then something has arrived, or a
+    /// log that has failed, and refuses all at each step, would never sleep.
+    fn release(&mut self) -> bool {
+        let Held { appends, .. } = std::mem::take(&mut self.held);
+        self.arrivals += u64::from(appends > 0);
+        appends > 0
     }
 
     /// Keeps room for those who wait, in their order, as far as there is room.
@@ -369,9 +369,10 @@ impl Future for Admission {
 }
 
 impl Admission {
-    /// Holds the append back once it is let in, with those that follow, until [`Inbox::wake`]. For
-    /// whoever brings many: a committer thread that is woken for the first of them takes that one
-    /// alone, and stops on its way the thread that brings the others.
+    /// Holds the append back once it is let in, with those that follow. Whoever brings them then
+    /// calls [`crate::EventLog::wake`], and must: an append that is held back may otherwise never be
+    /// written. For many at a time: a committer thread that is woken for the first of them takes
+    /// that one alone, and stops on its way the thread that brings the others.
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.is_quiet = true;
@@ -388,8 +389,13 @@ impl Admission {
         }
         if !state.may_enter(self.ticket, bytes, inbox.limits) {
             let replaced = waker.and_then(|waker| state.stay(&mut self.ticket, bytes, waker));
+            // What is held back may be what there is no room beside.
+            let was_holding = state.release();
             drop(state);
             drop(replaced);
+            if was_holding {
+                inbox.arrived.notify_one();
+            }
             self.submission = Some(submission);
             return Poll::Pending;
         }
@@ -567,10 +573,24 @@ mod tests {
         assert!(!inbox.is_empty(), "too many");
         push_quietly();
         assert_eq!(inbox.drain().len(), HELD_APPENDS_MAX + 1, "a log that failed refuses all");
+        let arrivals = inbox.take_finished().arrivals;
+        assert!(inbox.drain().is_empty());
+        assert_eq!(inbox.take_finished().arrivals, arrivals, "and then sleeps");
 
         push_quietly();
         inbox.close();
         assert!(inbox.pop_if(|_| true).is_some(), "a log that closes writes all");
+    }
+
+    #[test]
+    fn who_waits_for_room_beside_what_is_held_back_releases_it() {
+        let inbox = Arc::new(Inbox::new(QueueLimits { bytes: usize::MAX, appends: 1 }));
+        let mut context = Context::from_waker(Waker::noop());
+        for held_back in [true, false] {
+            let mut admission = inbox.push(submission()).quiet();
+            assert_eq!(Pin::new(&mut admission).poll(&mut context).is_ready(), held_back);
+            assert_eq!(inbox.is_empty(), held_back);
+        }
     }
 
     #[test]

@@ -30,9 +30,9 @@ use crate::shared::Shared;
 /// their segment is read back when it is sealed.
 const BACKLOG_RECORDS_MAX: usize = 500_000;
 
-/// Records for which the indexer is woken: nobody waits for it before a segment is sealed, and a
-/// wake-up for each group would cost those who wait for the group.
-const WOKEN_FOR_RECORDS: usize = 2_000;
+/// Groups for which the indexer is woken: nobody waits for it before a segment is sealed, and a
+/// wake-up for each of them would cost those who wait for the group.
+const WOKEN_FOR_GROUPS: usize = 64;
 
 /// Entries that are merged together: each change between indexing and merging costs caches.
 const MERGED_AT_ONCE: usize = 4_096;
@@ -83,7 +83,7 @@ impl IndexQueue {
         }
         state.records += records;
         state.work.push_back(work);
-        let is_due = records == 0 || state.records >= WOKEN_FOR_RECORDS;
+        let is_due = records == 0 || state.work.len() >= WOKEN_FOR_GROUPS;
         drop(state);
         if is_due {
             self.arrived.notify_one();
