@@ -45,9 +45,9 @@ const HELD_BYTES_MAX: usize = 128 << 10;
 /// 2. Bytes and count stay within the limits, but for one append of any size.
 /// 3. Wakers, and replies, are a host's code and may come back into the log: none is cloned, woken
 ///    or dropped while the inbox is locked.
-/// 4. What was submitted quietly is held back until [`Inbox::wake`], or an append is let in that was
-///    not, or one has to wait for room, or there is too much of it, or the log closes or refuses
-///    all; then all of it is to be taken.
+/// 4. What was submitted quietly is held back until [`Inbox::wake`], or an append is let in that
+///    was not, or one has to wait for room, or there is too much of it, or the log closes or
+///    refuses all; then all of it is to be taken.
 pub struct Inbox {
     limits: QueueLimits,
     state: Mutex<State>,
@@ -370,9 +370,9 @@ impl Future for Admission {
 
 impl Admission {
     /// Holds the append back once it is let in, with those that follow. Whoever brings them then
-    /// calls [`crate::EventLog::wake`], and must: an append that is held back may otherwise never be
-    /// written. For many at a time: a committer thread that is woken for the first of them takes
-    /// that one alone, and stops on its way the thread that brings the others.
+    /// calls [`crate::EventLog::wake`], and must: an append that is held back may otherwise never
+    /// be written. For many at a time: a committer thread that is woken for the first of them
+    /// takes that one alone, and stops on its way the thread that brings the others.
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.is_quiet = true;
