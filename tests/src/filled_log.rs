@@ -85,3 +85,27 @@ pub fn read(log: &Embedded, direction: Direction) -> (Vec<Record>, Option<ReadEr
 pub fn record_at(log: &Embedded, position: u64) -> Result<Record, ReadError> {
     log.log().record_at(Position(position))
 }
+
+/// The text has these words.
+pub fn says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is missing in: {text}");
+    }
+}
+
+/// What is read are the first `count` of the records as they were written.
+pub fn is_prefix_of_originals(log: &Embedded, count: u64) {
+    let found = read(log, Direction::Backward);
+    assert_eq!(found.1, None, "what precedes the damage is read without an error");
+    let found: Vec<_> = found.0.into_iter().rev().collect();
+    let count = usize::try_from(count).expect("few events");
+    assert_eq!(found, originals()[..count]);
+}
+
+/// The log takes twenty appends behind `last`.
+pub fn goes_on(log: &Embedded, last: u64) {
+    for id in last + 1..=last + 20 {
+        let outcome = append(log, id).expect("the log takes appends");
+        assert_eq!((outcome.duplicate, outcome.last_position().0), (false, id));
+    }
+}

@@ -1,30 +1,21 @@
 //! Bad folders: each is either mended with a report or refused with one, acknowledged events are
 //! never cut, and what is read is what was written.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "files are made and changed behind the log's back"
-)]
 
-use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use quipu_client::{
-    AppendError, Corruption, Direction, Embedded, EventStore, LogState, OpenError, ReadError,
-    StartAfter, SubscribeRequest, SubscriptionItem,
+    AppendError, Corruption, Embedded, EventStore, LogState, OpenError, ReadError, StartAfter,
+    SubscribeRequest, SubscriptionItem,
 };
 use quipu_engine::format::group::{FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupKind};
 use quipu_engine::format::sum::crc64;
 use quipu_engine::storage::{FileKind, segment_name};
 use quipu_tests::filled_log::{
-    ENDS, EVENTS, append, filled, open, open_read_only, originals, read, read_all, record_at,
+    ENDS, EVENTS, append, filled, goes_on, is_prefix_of_originals, open, open_read_only, originals,
+    read_all, record_at, says,
 };
-use quipu_tests::mount::Mount;
 use quipu_tests::patience::block_on;
-use quipu_tests::running::Running;
 use quipu_tests::tamper::{Folder, bytes, change, flip, range, remove, write};
 use quipu_types::record::HEADER_BYTES;
 
@@ -42,20 +33,6 @@ fn parts(group: &GroupHeader) -> [(&'static str, usize); 6] {
         ("archive's root", body_end - 100),
         ("padding", body_end + 10),
     ]
-}
-
-fn says(text: &str, words: &[&str]) {
-    for word in words {
-        assert!(text.contains(word), "{word:?} is missing in: {text}");
-    }
-}
-
-fn is_prefix_of_originals(log: &Embedded, count: u64) {
-    let found = read(log, Direction::Backward);
-    assert_eq!(found.1, None, "what precedes the damage is read without an error");
-    let found: Vec<_> = found.0.into_iter().rev().collect();
-    let count = usize::try_from(count).expect("few events");
-    assert_eq!(found, originals()[..count]);
 }
 
 fn segments_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
@@ -139,13 +116,6 @@ fn is_mended(folder: &Path, readable: u64) -> quipu_client::RecoveryReport {
     assert!(again.clean && again.torn.is_none() && again.damage.is_none(), "{again}");
     assert_eq!(read_all(&log).0.len() as u64, readable + 20);
     report
-}
-
-fn goes_on(log: &Embedded, last: u64) {
-    for id in last + 1..=last + 20 {
-        let outcome = append(log, id).expect("the log takes appends");
-        assert_eq!((outcome.duplicate, outcome.last_position().0), (false, id));
-    }
 }
 
 #[test]
@@ -570,156 +540,4 @@ fn temporary_files_go_and_unknown_files_stay() {
     assert!(!ours.iter().any(|path| path.exists()));
     assert!(foreign.iter().all(|path| bytes(path) == b"left over"));
     says(&report.to_string(), &["left alone", "notes.txt", "draft.tmp", "0001.seg"]);
-}
-
-// Other processes, and disks that refuse.
-
-const HOLDER: &str = "QUIPU_TEST_HOLDER_FOLDER";
-
-#[test]
-#[ignore = "the process that the next test starts"]
-fn holder() {
-    let Some(folder) = std::env::var_os(HOLDER) else { return };
-    let log = open(Path::new(&folder)).expect("the first process opens the log");
-    goes_on(&log, EVENTS);
-    eprintln!("open");
-    std::io::stdin().read_line(&mut String::new()).expect("the test closes the pipe");
-}
-
-#[test]
-fn a_second_process_is_refused_naming_the_first_and_may_read_beside_it() {
-    let folder = filled();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["holder", "--exact", "--ignored", "--nocapture"]).env(HOLDER, folder.path());
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = Running::start(&mut command);
-    let mut line = String::new();
-    let mut said = BufReader::new(child.stderr.take().unwrap());
-    child.within(|_| said.read_line(&mut line)).unwrap();
-    assert_eq!(line, "open\n");
-    let error = open(folder.path()).map(drop).unwrap_err();
-    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
-    let holder = format!("process {}", child.id());
-    says(&error.to_string(), &["in use", &holder, "--server", "read-only"]);
-    let reader = open_read_only(folder.path()).unwrap();
-    let (records, error) = read_all(&reader);
-    assert_eq!(error, None);
-    assert_eq!(records[..originals().len()], *originals());
-    assert!(records.len() as u64 >= EVENTS + 19, "all but the last are proven");
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
-    reader.refresh().unwrap();
-    assert_eq!(read_all(&reader).0.len() as u64, EVENTS + 20, "CLEAN proves the last");
-    assert!(open(folder.path()).unwrap().recovery_report().clean);
-}
-
-#[test]
-fn opening_beside_a_writer_that_rolls_never_takes_its_work_for_damage() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = open(folder.path()).unwrap();
-    let writes = || (1..=600).for_each(|id| drop(append(&log, id).expect("stored")));
-    let openings = std::thread::scope(|scope| {
-        let writer = scope.spawn(writes);
-        let mut openings = 0;
-        let mut last_seen = 0;
-        while !writer.is_finished() {
-            let reader = open_read_only(folder.path()).expect("it opens beside a writer");
-            let report = reader.recovery_report();
-            assert_eq!(report.damage, None, "{report}");
-            let (records, error) = read_all(&reader);
-            assert_eq!(error, None);
-            assert!(records.iter().zip(1..).all(|(record, id)| record.position().0 == id));
-            assert!(records.len() >= last_seen, "what was proven stays proven");
-            last_seen = records.len();
-            openings += 1;
-        }
-        openings
-    });
-    assert!(openings > 2, "{openings} openings");
-    assert!(log.status().unwrap().segments.len() > 40);
-}
-
-#[test]
-fn a_log_on_a_read_only_file_system_can_be_read() {
-    let folder = filled();
-    let Some(_mount) = Mount::read_only(folder.path()) else { return };
-    let error = open(folder.path()).map(drop).unwrap_err();
-    says(&error.to_string(), &["Read-only file system"]);
-    let log = open_read_only(folder.path()).unwrap();
-    is_prefix_of_originals(&log, EVENTS);
-    let refusal = append(&log, EVENTS + 1).unwrap_err();
-    assert!(matches!(refusal, AppendError::ReadOnly(_)), "{refusal}");
-}
-
-/// Appends until there is no space; returns how many events there are then.
-fn fill(log: &Embedded, mut last: u64) -> u64 {
-    loop {
-        match append(log, last + 1) {
-            Ok(_) => last += 1,
-            Err(AppendError::NoSpace(reason)) => {
-                says(&reason, &["free"]);
-                return last;
-            }
-            Err(error) => panic!("event {}: {error}", last + 1),
-        }
-    }
-}
-
-#[test]
-fn a_full_disk_refuses_appends_and_nothing_else_and_recovers_by_itself() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(_mount) = Mount::small(folder.path(), 3 << 20) else { return };
-    let log_folder = folder.path().join("log");
-    let ballast = folder.path().join("ballast");
-    write(&ballast, vec![1; 1 << 20]);
-    let log = open(&log_folder).unwrap();
-    let last = fill(&log, 0);
-    assert!(last > 100, "{last} events fit");
-    assert!(matches!(log.status().unwrap().state, LogState::NoSpace(_)));
-    assert_eq!(read_all(&log).0.len() as u64, last, "reads go on");
-    drop(log);
-    let log = open(&log_folder).expect("a log on a full disk can be opened");
-    assert_eq!(log.recovery_report().damage, None);
-    let last = fill(&log, last);
-    assert_eq!(read_all(&log).0.len() as u64, last, "reads go on");
-    remove(&ballast);
-    let patience = Instant::now() + Duration::from_secs(10);
-    while append(&log, last + 1).is_err() {
-        assert!(Instant::now() < patience, "appends go on by themselves once there is space");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(log.status().expect("the folder is there").state, LogState::Writable);
-    goes_on(&log, last + 1);
-    drop(log);
-    let log = open(&log_folder).unwrap();
-    assert_eq!(read_all(&log).0.len() as u64, last + 21);
-}
-
-/// Other files may take even the space that the log keeps free for itself.
-#[test]
-fn a_log_on_a_disk_without_a_single_free_byte_opens_and_reads() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(_mount) = Mount::small(folder.path(), 2 << 20) else { return };
-    let log_folder = folder.path().join("log");
-    let log = open(&log_folder).unwrap();
-    let last = fill(&log, 0);
-    drop(log);
-    let ballast = folder.path().join("ballast");
-    let mut size = 2 << 20;
-    while size >= 4_096 {
-        let more = std::fs::OpenOptions::new().create(true).append(true).open(&ballast);
-        if std::io::Write::write_all(&mut more.unwrap(), &vec![1; size]).is_err() {
-            size /= 2;
-        }
-    }
-    for _ in 0..20 {
-        let log = open(&log_folder).expect("a log on a full disk can be opened");
-        assert_eq!(read_all(&log).0.len() as u64, last);
-        let refusal = append(&log, last + 1).unwrap_err();
-        assert!(matches!(refusal, AppendError::NoSpace(_)), "{refusal}");
-    }
-    remove(&ballast);
-    let log = open(&log_folder).unwrap();
-    assert_eq!(log.recovery_report().damage, None);
-    assert_eq!(read_all(&log).0.len() as u64, last);
 }
