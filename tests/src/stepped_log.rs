@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use quipu_engine::index::indexer::Indexer;
 use quipu_engine::{Environment, EventLog, LogOptions, OpenError, Origin};
 use quipu_types::{Append, AppendError, AppendOutcome};
@@ -18,15 +18,27 @@ impl SteppedLog {
     /// # Errors
     /// As `EventLog::open`.
     pub fn open(env: Environment, options: LogOptions) -> Result<Self, OpenError> {
-        let log = Arc::new(EventLog::open_stepped(env, options, &mut |_, _| {})?);
-        let indexer = Mutex::new(Indexer::new(Arc::clone(log.shared())));
-        let log = Self { log, indexer };
+        let log = Self::open_untouched(env, options)?;
         log.run();
         Ok(log)
     }
 
+    /// Opens a log.
+    ///
+    /// # Errors
+    /// As `EventLog::open`.
+    pub fn open_untouched(env: Environment, options: LogOptions) -> Result<Self, OpenError> {
+        let log = Arc::new(EventLog::open_stepped(env, options, &mut |_, _| {})?);
+        let indexer = Mutex::new(Indexer::new(Arc::clone(log.shared())));
+        Ok(Self { log, indexer })
+    }
+
     pub fn log(&self) -> &Arc<EventLog> {
         &self.log
+    }
+
+    pub fn indexer(&self) -> MutexGuard<'_, Indexer> {
+        self.indexer.lock()
     }
 
     /// Appends, all of them waiting at once: they share groups as far as they fit.
@@ -59,6 +71,23 @@ impl SteppedLog {
 
     /// Does everything there is to do now.
     pub fn run(&self) {
+        self.commit_and(|| {
+            let mut indexer = self.indexer();
+            while let Some(work) = self.log.shared().index_queue.try_pop() {
+                indexer.take(work);
+            }
+            while indexer.is_merging() {
+                indexer.merge_some(usize::MAX);
+            }
+        });
+    }
+
+    /// Writes what there is to write; the indexer comes to nothing.
+    pub fn commit(&self) {
+        self.commit_and(|| {});
+    }
+
+    fn commit_and(&self, index: impl Fn()) {
         let shared = self.log.shared();
         while let Some(step) = self.log.step() {
             let is_idle = step.write.is_none() && step.prepare.is_none();
@@ -68,14 +97,7 @@ impl SteppedLog {
             if let Some(job) = step.prepare {
                 shared.inbox.prepared(job.run(&*shared.env.storage));
             }
-            let mut indexer = self.indexer.lock();
-            while let Some(work) = shared.index_queue.try_pop() {
-                indexer.take(work);
-            }
-            while indexer.is_merging() {
-                indexer.merge_some(usize::MAX);
-            }
-            drop(indexer);
+            index();
             if let Some(write) = step.write {
                 let ticket = write.done.ticket();
                 let result = shared.env.storage.submit(write).expect("this disk writes at once");

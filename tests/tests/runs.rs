@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use quipu_engine::format::BLOCK_BYTES;
 use quipu_engine::storage::{FileKind, run_name};
 use quipu_engine::{EventLog, LogOptions, Origin, Storage, VerifyReport, verify};
 use quipu_tests::events::event;
@@ -166,6 +167,34 @@ fn every_byte_of_a_run_may_be_damaged_and_nothing_is_answered_wrongly() {
         assert!(mended || is_padding, "byte {at}: it was {before} times made at start");
         assert!(is_padding || verified(&disk, true).runs.is_empty(), "byte {at}");
     }
+}
+
+/// Told of the damage only when a merge has read what was still whole, and has ended.
+#[test]
+fn damage_to_a_run_that_was_merged_meanwhile_takes_nothing_from_what_is_known() {
+    let disk = MemoryDisk::default();
+    let wide = LogOptions { index_fan_in: 16, ..options() };
+    let log = SteppedLog::open(disk.environment(), wide).expect("the log opens");
+    (1..=EVENTS).for_each(|number| log.append_each(&[Append::any(vec![numbered(number)])]));
+    log.close();
+    let (first, last) = *runs(&disk).keys().next().unwrap();
+    assert!(last > first && runs(&disk).len() > 3);
+    let log = SteppedLog::open_untouched(disk.environment(), options()).expect("the log opens");
+    let queue = &log.log().shared().index_queue;
+    log.indexer().take(queue.try_pop().expect("an opening has the index tidied"));
+    log.indexer().merge_some(1);
+    let file = disk.open(&run_name(first, last)).unwrap();
+    file.write_durable(BLOCK_BYTES as u64, &[1; BLOCK_BYTES]).unwrap();
+    let known = log.log().prepare(&Append::any(vec![numbered(1)]), Origin::Client).unwrap();
+    log.log().try_submit(known, Box::new(|_| {})).unwrap();
+    log.commit();
+    let told = queue.try_pop().expect("the damage was met, and the indexer is told");
+    while log.indexer().is_merging() {
+        log.indexer().merge_some(usize::MAX);
+    }
+    assert!(!runs(&disk).contains_key(&(first, last)), "it was merged");
+    log.indexer().take(told);
+    knows_everything(&log);
 }
 
 #[test]

@@ -43,9 +43,7 @@ pub enum IndexWork {
     Group(Arc<Segment>, GroupHeader, Vec<Placed>),
     /// A segment has been sealed.
     Sealed(Arc<Segment>, GroupHeader),
-    /// A run was found damaged.
-    Damaged(Arc<Run>),
-    /// Segments may wait for their runs, and runs to be merged.
+    /// Segments may wait for their runs, and runs to be merged or, being damaged, made again.
     Tidy,
 }
 
@@ -131,7 +129,7 @@ impl IndexWork {
     fn records(&self) -> usize {
         match self {
             Self::Group(_, header, _) => header.records as usize,
-            Self::Sealed(..) | Self::Damaged(_) | Self::Tidy => 0,
+            Self::Sealed(..) | Self::Tidy => 0,
         }
     }
 }
@@ -173,7 +171,6 @@ impl Indexer {
                 self.sealed(&segment, &seal);
                 self.tidy();
             }
-            IndexWork::Damaged(run) => self.make_again(&run),
             IndexWork::Tidy => self.tidy(),
         }
         self.merge_at_the_pace_of(records);
@@ -237,9 +234,15 @@ impl Indexer {
         }
     }
 
-    /// Writes the runs of segments that have none, and begins to merge where there are many. What
-    /// fails is tried again when the next segment is sealed.
+    /// Writes the runs of segments that have none, makes damaged ones again, and begins to merge
+    /// where there are many. What fails is tried again when the next segment is sealed.
     fn tidy(&mut self) {
+        self.write_waiting();
+        self.make_damaged_again();
+        self.plan_merges();
+    }
+
+    fn write_waiting(&mut self) {
         for waiting in self.log.sealed.snapshot().waiting() {
             let (generation, span) = (&waiting.generation, waiting.span);
             match self.write(generation, span) {
@@ -254,7 +257,6 @@ impl Indexer {
                 }
             }
         }
-        self.plan_merges();
     }
 
     fn write(&self, generation: &Generation, span: Span) -> io::Result<Run> {
@@ -334,28 +336,30 @@ impl Indexer {
         }
     }
 
-    /// Replaces a damaged run by one of each of its segments.
-    fn make_again(&mut self, damaged: &Run) {
-        self.merges.clear();
-        let segments = self.log.segments.snapshot();
-        let covered = damaged.span().first_segment..=damaged.span().last_segment;
-        let mut runs = Vec::new();
-        for segment in segments.iter().filter(|it| covered.contains(&it.header().number)) {
-            match self.run_of(segment) {
-                Ok(run) => runs.push(Arc::new(run)),
-                Err(error) => {
-                    let run = damaged.name();
-                    tracing::error!(run, %error, "a damaged run cannot be made again now");
-                    return;
-                }
+    /// Of the runs that there are now: one may have been merged away since it was found damaged.
+    fn make_damaged_again(&mut self) {
+        for run in self.log.sealed.snapshot().runs().filter(|run| run.is_damaged()) {
+            if let Err(error) = self.make_again(run) {
+                let run = run.name();
+                tracing::error!(run, %error, "a damaged run cannot be made again now");
             }
         }
-        self.log.sealed.replace(runs.clone());
-        let names: Vec<String> = runs.iter().map(|run| run.name()).collect();
-        if !names.contains(&damaged.name()) {
+    }
+
+    /// Replaces a damaged run by one of each of its segments.
+    fn make_again(&mut self, damaged: &Run) -> Result<(), RebuildError> {
+        let covered = damaged.span();
+        self.merges.retain(|merge| !merge.span().covers(covered.first_segment));
+        let segments = self.log.segments.snapshot();
+        let covered = segments.iter().filter(|it| covered.covers(it.header().number));
+        let runs = covered.map(|it| Ok(Arc::new(self.run_of(it)?)));
+        let runs = runs.collect::<Result<Vec<_>, RebuildError>>()?;
+        let is_in_its_place = runs.iter().any(|run| run.name() == damaged.name());
+        self.log.sealed.replace(runs);
+        if !is_in_its_place {
             self.remove_file(&damaged.name());
         }
-        self.plan_merges();
+        Ok(())
     }
 
     fn run_of(&self, segment: &Segment) -> Result<Run, RebuildError> {

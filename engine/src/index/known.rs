@@ -163,7 +163,7 @@ impl Known {
 pub(crate) fn report_damage(log: &Shared, run: &Arc<Run>, error: &RunError) {
     if run.note_damage() {
         tracing::error!(run = run.name(), %error, "a damaged run is made again");
-        log.index_queue.push(IndexWork::Damaged(Arc::clone(run)));
+        log.index_queue.push(IndexWork::Tidy);
     }
 }
 

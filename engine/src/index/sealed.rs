@@ -101,16 +101,18 @@ impl Sealed {
         self.change(|set| set.push(Part::Waiting(Arc::new(waiting))));
     }
 
-    /// Puts these in the place of the parts that cover the same segments.
+    /// Puts these in the place of the parts that cover the same segments, and no others.
     pub fn replace(&self, by: Vec<Arc<Run>>) {
         let (Some(first), Some(last)) = (by.first(), by.last()) else { return };
         let covered = first.span().first_segment..=last.span().last_segment;
         self.change(|set| {
+            let before = set.segments();
             set.parts.retain(|part| !covered.contains(&part.span().first_segment));
             for run in by {
                 set.push(Part::Run(run));
             }
             set.parts.sort_by_key(|part| part.span().first_segment);
+            debug_assert_eq!(set.segments(), before, "each stays covered, once");
         });
     }
 
@@ -139,6 +141,10 @@ impl SealedSet {
     #[must_use]
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    fn segments(&self) -> u64 {
+        self.parts.iter().map(|part| part.span().segments()).sum()
     }
 
     /// The part that covers a segment, if it is sealed.
