@@ -94,6 +94,12 @@ impl SealedIndex {
         Ok(())
     }
 
+    /// Whether the file is there, as long as it should be, and of this segment.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.read_header().is_ok()
+    }
+
     fn open(&self) -> io::Result<Arc<dyn StorageFile>> {
         self.storage.open_cached(&index_name(self.header.number))
     }

@@ -1,25 +1,55 @@
 //! Reading a log that another process writes: only what is proven durable is shown
 //! (segments-format.md §10).
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use quipu_types::ReadError;
+use bytes::Bytes;
+use quipu_types::{Corruption, Position, ReadError};
 
-use super::chain::{Chain, Placed, place};
+use super::chain::place;
+use super::decide::{TailCase, TailFacts, decide};
 use super::load;
-use crate::format::group::GroupKind;
+use crate::error::OpenError;
+use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::segment_header::SegmentHeader;
+use crate::format::{BLOCK_BYTES, is_zero, zeroed_blocks};
+use crate::index::sealed_index::SealedIndex;
 use crate::segment::scanner::{ScanEnd, ScanPoint, Scanner, Source};
 use crate::segment::{Segment, WholeGroup};
-use crate::shared::Shared;
+use crate::shared::{LogState, Shared};
 use crate::storage::{FileKind, StorageFile};
 
+/// Segments left behind that may wait for their index files. Whoever reads one that has none makes
+/// an index of its own, in memory.
+const PASSED_MAX: usize = 2;
+/// So many times in a row zeros are taken for the end of the log, as they mostly are, before what
+/// follows them is looked through: for a group that was lost.
+const ZEROS_BELIEVED: u32 = 1_000;
+
 /// How far a read-only log has followed the active segment.
+///
+/// Invariants:
+/// 1. Shown is what is proven durable, in order; `point` is behind it.
+/// 2. A segment left behind is served from its index file as soon as the writer has made it: its
+///    file, its tail and its index in memory do not stay.
+/// 3. What looks like damage is damage if it was durable once, and still stands so when it is read
+///    again: then the log's state says so, and so does whoever reads up to there.
 pub struct Follower {
     segment: Arc<Segment>,
     file: Arc<dyn StorageFile>,
     point: ScanPoint,
+    /// Left behind, each with its SEAL.
+    passed: VecDeque<(Arc<Segment>, GroupHeader)>,
+    stop: Option<Stop>,
+}
+
+/// Where there was no next group.
+struct Stop {
+    offset: u64,
+    /// How often in a row.
+    looks: u32,
 }
 
 impl Follower {
@@ -27,16 +57,20 @@ impl Follower {
     #[must_use]
     pub fn new(segment: Arc<Segment>, file: Arc<dyn StorageFile>) -> Self {
         let point = ScanPoint::start_of(segment.header());
-        Self { segment, file, point }
+        Self { segment, file, point, passed: VecDeque::new(), stop: None }
     }
 
     /// Shows what has become proven since; goes on into segments that were activated since.
     /// Returns how many bytes of groups at the end are not proven yet.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says, or that the writer is of a newer version.
     pub fn refresh(&mut self, log: &Shared) -> Result<u64, ReadError> {
+        if log.damage().is_some() {
+            return Ok(0);
+        }
         loop {
+            self.turn_over_passed(log);
             let unproven = self.refresh_segment(log).map_err(|error| self.io(&error))?;
             if !self.point.sealed || !self.enter_next(log)? {
                 return Ok(unproven);
@@ -45,49 +79,183 @@ impl Follower {
     }
 
     fn refresh_segment(&mut self, log: &Shared) -> io::Result<u64> {
-        let header = self.segment.header().clone();
-        let source = Source::File(Arc::clone(&self.file));
-        let mut scanner = Scanner::at(source, header, self.point);
-        let mut groups: Vec<WholeGroup> = Vec::new();
-        let end = loop {
+        if self.point.sealed {
+            return Ok(0);
+        }
+        let mut scanner = self.scanner(self.point);
+        let mut unproven = VecDeque::new();
+        let end = self.scan(log, &mut scanner, &mut unproven)?;
+        let end_at = scanner.point();
+        if let Some(damage) = self.look_into(&mut scanner, &end)? {
+            self.show(log, &mut unproven, end_at.offset);
+            damaged(log, damage);
+        }
+        Ok(end_at.offset - self.point.offset)
+    }
+
+    fn scan(
+        &mut self,
+        log: &Shared,
+        scanner: &mut Scanner,
+        unproven: &mut VecDeque<WholeGroup>,
+    ) -> io::Result<ScanEnd> {
+        if self.is_at_the_end()? {
+            return Ok(ScanEnd::Zeros);
+        }
+        let mut proven = self.point.offset;
+        loop {
             match scanner.next_group()? {
-                Ok(whole) => groups.push(whole),
-                Err(end) => break end,
+                Ok(whole) => {
+                    proven = proven.max(proven_by(&whole.group.header));
+                    unproven.push_back(whole);
+                    self.show(log, unproven, proven);
+                }
+                Err(end) => return Ok(end),
             }
-        };
-        let closed = end == ScanEnd::Sealed
-            || groups.last().is_some_and(|it| it.group.header.kind == GroupKind::Clean);
-        let proven = match groups.iter().map(|it| it.group.header.durable_upto).max() {
-            Some(_) if closed => scanner.point().offset,
-            Some(durable_upto) => durable_upto,
-            None => self.point.offset,
-        };
-        for whole in groups.iter().filter(|it| it.group.header.end() <= proven) {
-            load::publish(&self.segment, log.hasher, whole, None);
+        }
+    }
+
+    /// Whether there is nothing new, as mostly: a look at one block.
+    fn is_at_the_end(&self) -> io::Result<bool> {
+        let mut block = zeroed_blocks(BLOCK_BYTES);
+        let read = self.file.read(self.point.offset, &mut block)?;
+        Ok(is_zero(&block[..read]))
+    }
+
+    fn scanner(&self, point: ScanPoint) -> Scanner {
+        let source = Source::File(Arc::clone(&self.file));
+        Scanner::at(source, self.segment.header().clone(), point)
+    }
+
+    /// Shows the groups that end at or before `proven`.
+    fn show(&mut self, log: &Shared, groups: &mut VecDeque<WholeGroup>, proven: u64) {
+        while groups.front().is_some_and(|it| it.group.header.end() <= proven) {
+            let Some(whole) = groups.pop_front() else { return };
+            // A copy: what is kept would otherwise keep all that was read with it.
+            let bytes = Bytes::copy_from_slice(whole.group.bytes());
+            load::publish(&self.segment, log.hasher, &whole, bytes, None);
             self.point = ScanPoint::behind(&whole.group.header);
         }
         log.watermark.advance(self.point.next_position.previous());
-        Ok(scanner.point().offset - self.point.offset)
+    }
+
+    /// What stands where the scanner ended, if it is damage. Looking through all that follows takes
+    /// time, so it is done more and more seldom.
+    fn look_into(
+        &mut self,
+        scanner: &mut Scanner,
+        end: &ScanEnd,
+    ) -> io::Result<Option<Corruption>> {
+        let looks_before = match end {
+            ScanEnd::Sealed => return Ok(None),
+            ScanEnd::Zeros => ZEROS_BELIEVED,
+            ScanEnd::Fault(_) | ScanEnd::Chain(_) => 1,
+        };
+        let at = scanner.point();
+        let before = self.stop.take().filter(|stop| stop.offset == at.offset);
+        let looks = before.map_or(0, |stop| stop.looks).saturating_add(1);
+        self.stop = Some(Stop { offset: at.offset, looks });
+        if looks <= looks_before || !looks.is_power_of_two() {
+            return Ok(None);
+        }
+        let strays = scanner.stray_groups()?;
+        let durable_upto = strays.groups.iter().map(|group| group.durable_upto).max().unwrap_or(0);
+        let case = decide(&TailFacts {
+            end: at.offset,
+            durable_upto,
+            last_nonzero: strays.last_nonzero,
+            last_stray: strays.groups.last().map(|group| group.offset),
+        });
+        if matches!(case, TailCase::CleanEnd | TailCase::Torn) {
+            return Ok(None);
+        }
+        Ok(self.scanner(at).next_group()?.err().map(|end| Corruption {
+            segment: self.segment.header().number,
+            first: at.next_position,
+            last: Position::MAX,
+            problem: format!("at offset {}: {end}; groups follow", at.offset),
+        }))
     }
 
     /// Goes on to the next segment if it was activated.
     fn enter_next(&mut self, log: &Shared) -> Result<bool, ReadError> {
-        let numbers = segment_numbers(log).map_err(|error| self.io(&error))?;
-        let Ok(chain) = place(&*log.env.storage, &numbers, Some(log.log_id)) else {
-            return Ok(false);
-        };
-        let Some(next) = successor(chain, self.segment.header()) else { return Ok(false) };
-        let file = next.open(&*log.env.storage).map_err(|error| self.io(&error))?;
-        let segment = Segment::live(next.header, Arc::clone(&file), log.options.tail_bytes);
-        let segment = Arc::new(segment);
-        log.segments.push(Arc::clone(&segment));
-        *self = Self::new(segment, file);
-        Ok(true)
+        let mut damage = None;
+        // What is read first may be older than what is read next: the second look is sure.
+        for _ in 0..2 {
+            let numbers = segment_numbers(log).map_err(|error| self.io(&error))?;
+            let chain = place(&*log.env.storage, &numbers, Some(log.log_id));
+            let chain = chain.map_err(|error| self.unplaced(&error))?;
+            let number = usize::try_from(self.segment.header().number).unwrap_or(usize::MAX);
+            let mut from_here = chain.placed.into_iter().skip(number - 1);
+            let seal = from_here.next().and_then(|placed| placed.seal);
+            if let (Some(seal), Some(next)) = (seal, from_here.next()) {
+                let file = next.open(&*log.env.storage).map_err(|error| self.io(&error))?;
+                self.enter(log, seal, next.header, file);
+                return Ok(true);
+            }
+            damage = chain.damage;
+            if damage.is_none() {
+                return Ok(false);
+            }
+        }
+        if let Some(damage) = damage {
+            damaged(log, damage);
+        }
+        Ok(false)
+    }
+
+    fn enter(
+        &mut self,
+        log: &Shared,
+        seal: GroupHeader,
+        header: SegmentHeader,
+        file: Arc<dyn StorageFile>,
+    ) {
+        let next = Arc::new(Segment::live(header, Arc::clone(&file), log.options.tail_bytes));
+        log.segments.push(Arc::clone(&next));
+        let passed = std::mem::replace(&mut self.segment, next);
+        self.passed.push_back((passed, seal));
+        self.file = file;
+        self.point = ScanPoint::start_of(self.segment.header());
+        self.stop = None;
+    }
+
+    /// Serves segments left behind from their index files, as far as those are there.
+    fn turn_over_passed(&mut self, log: &Shared) {
+        while let Some((segment, seal)) = self.passed.front() {
+            let header = segment.header().clone();
+            let index = SealedIndex::new(&log.env.storage, header, *seal, false);
+            if !index.is_there() && self.passed.len() <= PASSED_MAX {
+                return;
+            }
+            segment.become_sealed(index);
+            self.passed.pop_front();
+        }
+    }
+
+    fn unplaced(&self, error: &OpenError) -> ReadError {
+        ReadError::Io { segment: self.segment.header().number + 1, problem: error.to_string() }
     }
 
     fn io(&self, error: &io::Error) -> ReadError {
         ReadError::Io { segment: self.segment.header().number, problem: error.to_string() }
     }
+}
+
+/// Up to where a group proves its segment durable; one that closes proves itself.
+fn proven_by(group: &GroupHeader) -> u64 {
+    match group.kind {
+        GroupKind::Clean | GroupKind::Seal => group.end(),
+        _ => group.durable_upto,
+    }
+}
+
+/// Whoever follows the log is told, behind the last of what is shown.
+fn damaged(log: &Shared, mut damage: Corruption) {
+    damage.first = damage.first.max(log.watermark.current().next());
+    tracing::error!(%damage, "what another process writes is damaged");
+    log.set_state(LogState::Damaged(damage));
+    log.watermark.wake();
 }
 
 fn segment_numbers(log: &Shared) -> io::Result<Vec<u64>> {
@@ -99,8 +267,4 @@ fn segment_numbers(log: &Shared) -> io::Result<Vec<u64>> {
         .collect();
     numbers.sort_unstable();
     Ok(numbers)
-}
-
-fn successor(chain: Chain, header: &SegmentHeader) -> Option<Placed> {
-    chain.placed.into_iter().find(|it| it.header.number == header.number + 1)
 }

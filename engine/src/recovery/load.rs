@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
+use bytes::Bytes;
+
 use crate::format::group::GroupKind;
 use crate::index::generation::Generation;
 use crate::index::keys::KeyHasher;
@@ -27,33 +29,33 @@ pub fn while_scanning<T>(
     active: &mut Generation,
     scan: impl FnOnce(&mut dyn FnMut(WholeGroup)) -> io::Result<T>,
 ) -> io::Result<T> {
+    let mut load = move |whole: &WholeGroup| {
+        publish(segment, hasher, whole, whole.group.bytes().clone(), Some(&mut *active));
+    };
     if file_bytes < BYTES_WORTH_A_THREAD {
-        return scan(&mut |whole| publish(segment, hasher, &whole, Some(&mut *active)));
+        return scan(&mut |whole| load(&whole));
     }
     std::thread::scope(|scope| {
         let (found, groups) = sync_channel::<WholeGroup>(GROUPS_AHEAD);
-        let load = move || {
-            for whole in groups {
-                publish(segment, hasher, &whole, Some(&mut *active));
-            }
-        };
-        std::thread::Builder::new().name("quipu-load".to_owned()).spawn_scoped(scope, load)?;
+        let load_all = move || groups.iter().for_each(|whole| load(&whole));
+        std::thread::Builder::new().name("quipu-load".to_owned()).spawn_scoped(scope, load_all)?;
         // The loader is gone only if it has panicked, and then so does the scope.
         scan(&mut |whole| found.send(whole).unwrap_or_default())
     })
 }
 
-/// Makes a durable group of a live segment visible, and takes what it holds.
+/// Makes a durable group of a live segment visible, keeping these bytes of it, and takes what it
+/// holds.
 pub fn publish(
     segment: &Segment,
     hasher: KeyHasher,
     WholeGroup { group, records }: &WholeGroup,
+    bytes: Bytes,
     mut active: Option<&mut Generation>,
 ) {
     if group.header.kind != GroupKind::Data {
         return;
     }
-    let bytes = group.bytes().clone();
     segment.publish(&group.header, bytes, |live: &mut LiveIndex| {
         for record in records {
             let key = Arc::new(record.aggregate());
