@@ -1,5 +1,6 @@
 //! The event log: what a host embeds. Wiring only; the work is done by the modules below.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll, Wake, Waker};
@@ -37,9 +38,16 @@ pub struct EventLog {
     shared: Arc<Shared>,
     sequencer: Option<Arc<Mutex<Sequencer>>>,
     follower: Mutex<Option<Follower>>,
-    committer: Mutex<Option<Committer>>,
-    lock: Mutex<Option<LockGuard>>,
+    /// Until it is closed.
+    running: Mutex<Option<Running>>,
     report: RecoveryReport,
+}
+
+struct Running {
+    /// None for a log without threads.
+    committer: Option<Committer>,
+    /// None for a log that was opened read-only.
+    lock: Option<LockGuard>,
 }
 
 impl EventLog {
@@ -65,7 +73,9 @@ impl EventLog {
         if let Some(sequencer) = &log.sequencer {
             let committer = Committer::start(&log.shared, sequencer)
                 .map_err(OpenError::io("start the committer threads"))?;
-            *log.committer.lock() = Some(committer);
+            if let Some(running) = &mut *log.running.lock() {
+                running.committer = Some(committer);
+            }
         }
         Ok(log)
     }
@@ -99,8 +109,7 @@ impl EventLog {
             shared,
             sequencer,
             follower: Mutex::new(follower),
-            committer: Mutex::new(None),
-            lock: Mutex::new(lock),
+            running: Mutex::new(Some(Running { committer: None, lock })),
             report,
         }
     }
@@ -322,16 +331,23 @@ impl EventLog {
     }
 
     /// Closes the log: writes what is queued and CLEAN, ends the threads, releases the lock.
-    /// Appends from now on are refused; reads under way go on.
+    /// Appends from now on are refused; reads under way go on. While it is being closed, closing
+    /// it again does nothing, and does not wait.
     pub fn close(&self) {
         self.shared.inbox.close();
-        let (shared, lock) = (Arc::clone(&self.shared), self.lock.lock().take());
+        // Taken in a statement of its own: an answer may close the log, on a thread that the first
+        // who closes it waits for.
+        let running = self.running.lock().take();
+        let Some(Running { committer, lock }) = running else { return };
+        // Where nobody can be had to wait for the threads, it is never released: they may write.
+        let (shared, lock) = (Arc::clone(&self.shared), ManuallyDrop::new(lock));
         let last = move || {
+            shared.env.storage.quiesce();
             shared.set_state(LogState::Closed);
             shared.watermark.wake();
-            drop(lock);
+            drop(ManuallyDrop::into_inner(lock));
         };
-        match self.committer.lock().take() {
+        match committer {
             Some(committer) => committer.join(last),
             None => last(),
         }
@@ -411,6 +427,28 @@ mod tests {
                 return found;
             }
         }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread that may never come back")]
+    fn an_answer_may_close_the_log_that_is_being_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(open(folder.path()));
+        let append = Append::one(event(1), ExpectedVersion::Any);
+        let prepared = log.prepare(&append, Origin::Client).unwrap();
+        let (tell, told) = sync_channel(1);
+        let again = Arc::clone(&log);
+        let reply: Reply = Box::new(move |_| {
+            // The test is closing it by now, most likely: it waits for this thread.
+            std::thread::park_timeout(Duration::from_millis(300));
+            again.close();
+            tell.send(()).unwrap();
+        });
+        log.try_submit(prepared, reply).unwrap();
+        let closing = std::thread::Builder::new().spawn(move || log.close()).unwrap();
+        told.recv_timeout(Duration::from_secs(30)).expect("a deadlock");
+        closing.join().unwrap();
+        assert_eq!(all(&open(folder.path())).len(), 1, "the lock is released");
     }
 
     #[test]

@@ -244,6 +244,10 @@ impl Storage for FaultyDisk {
         SUBMITTING.set(false);
         result
     }
+
+    fn quiesce(&self) {
+        self.disk.quiesce();
+    }
 }
 
 struct FaultyFile {

@@ -34,13 +34,14 @@ impl Committer {
     /// That the system refuses a thread.
     pub fn start(log: &Arc<Shared>, sequencer: &Arc<Mutex<Sequencer>>) -> io::Result<Self> {
         let mut committer = Self { threads: Vec::new() };
-        let started = committer.start_threads(log, sequencer);
-        if started.is_err() {
-            // Those that have started end without having done anything.
+        if let Err(error) = committer.start_threads(log, sequencer) {
+            // Those that have started may have begun to write.
             log.inbox.set_closed();
             log.index_queue.close();
+            committer.wait();
+            return Err(error);
         }
-        started.map(|()| committer)
+        Ok(committer)
     }
 
     fn start_threads(

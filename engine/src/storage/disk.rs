@@ -322,6 +322,12 @@ impl Storage for DiskStorage {
         }
         Some(write.file.write_durable(write.offset, &write.bytes))
     }
+
+    fn quiesce(&self) {
+        if let Some(ring) = &self.ring {
+            ring.quiesce();
+        }
+    }
 }
 
 /// The lock of a folder, until it is dropped.

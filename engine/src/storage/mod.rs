@@ -71,6 +71,10 @@ pub trait Storage: Send + Sync {
     /// Starts a durable write of a whole group. `Some` if it has completed before returning, else
     /// it completes later through [`GroupWrite::done`], in any order with others.
     fn submit(&self, write: GroupWrite) -> Option<io::Result<()>>;
+
+    /// Returns once nothing that was submitted can reach the medium any more, also of what was
+    /// reported to have failed: before that nobody else may write there.
+    fn quiesce(&self) {}
 }
 
 /// One file. Offsets and lengths are whole blocks.

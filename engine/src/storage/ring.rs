@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use io_uring::{IoUring, opcode, squeue, types};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::disk::short_write;
 use super::{Completion, GroupWrite, StorageFile};
@@ -19,6 +20,8 @@ use super::{Completion, GroupWrite, StorageFile};
 const ENTRIES: u32 = 64;
 /// The entry that ends the thread; tickets count from one.
 const END: u64 = 0;
+/// How often the kernel is told again of what it was told of in vain, while somebody waits for it.
+const TOLD_AGAIN_EVERY: Duration = Duration::from_millis(10);
 
 /// A ring, and the thread that hears what it has done.
 ///
@@ -35,6 +38,8 @@ struct Shared {
     ring: IoUring,
     /// By the number of the entry. Locked while one is put in: the queue takes one at a time.
     in_flight: Mutex<HashMap<u64, InFlight>>,
+    /// Something has ended.
+    ended: Condvar,
 }
 
 enum Entered {
@@ -61,7 +66,7 @@ impl Ring {
     /// That the kernel has none, or does not let this process have one.
     pub(super) fn new() -> io::Result<Self> {
         let ring = IoUring::builder().setup_clamp().build(ENTRIES)?;
-        let shared = Arc::new(Shared { ring, in_flight: Mutex::default() });
+        let shared = Arc::new(Shared { ring, in_flight: Mutex::default(), ended: Condvar::new() });
         let hears = Arc::clone(&shared);
         let thread = Builder::new().name("quipu-ring".to_owned()).spawn(move || hears.hear())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -93,6 +98,17 @@ impl Ring {
         // Only its writer's part in it is over.
         in_flight.get_mut(&number)?.done.take()?;
         Some(Err(error))
+    }
+
+    /// Waits until nothing is in flight.
+    pub(super) fn quiesce(&self) {
+        let mut in_flight = self.shared.in_flight.lock();
+        while !in_flight.is_empty() {
+            if let Err(error) = self.shared.ring.submit() {
+                tracing::debug!(%error, "the kernel does not take the ring's entries yet");
+            }
+            self.shared.ended.wait_for(&mut in_flight, TOLD_AGAIN_EVERY);
+        }
     }
 }
 
@@ -137,6 +153,7 @@ impl Shared {
 
     fn ended(&self, number: u64, result: i32) {
         let Some(write) = self.in_flight.lock().remove(&number) else { return };
+        self.ended.notify_all();
         let Some(done) = write.done else { return };
         done.complete(match usize::try_from(result) {
             Err(_) => Err(io::Error::from_raw_os_error(-result)),
@@ -252,6 +269,29 @@ mod tests {
             file.read(u64::from(ticket) * 8192, &mut content).unwrap();
             assert!(content.iter().all(|byte| *byte == ticket));
         }
+    }
+
+    #[test]
+    fn nothing_is_under_way_once_the_ring_is_quiet() {
+        let Some(ring) = ring() else { return };
+        let file: Arc<dyn StorageFile> = Arc::new(Plain(tempfile::tempfile().unwrap()));
+        let (tell, heard) = channel();
+        let sink = Arc::new(Heard(Mutex::new(tell)));
+        for ticket in 1..=8_u8 {
+            let (offset, bytes) = (u64::from(ticket) << 20, Bytes::from(vec![ticket; 1 << 20]));
+            let done = Completion::new(u64::from(ticket), Arc::clone(&sink) as _);
+            let write = GroupWrite { file: Arc::clone(&file), offset, bytes, done };
+            assert!(ring.submit(write).is_none());
+        }
+        ring.quiesce();
+        assert_eq!(file.len().unwrap(), 9 << 20);
+        let mut content = vec![0; 1 << 20];
+        for ticket in 1..=8_u8 {
+            file.read(u64::from(ticket) << 20, &mut content).unwrap();
+            assert!(content.iter().all(|byte| *byte == ticket));
+        }
+        drop((ring, sink));
+        assert_eq!(heard.iter().count(), 8);
     }
 
     #[test]
