@@ -2,12 +2,16 @@
 //! the files are made again.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 use quipu_engine::format::BLOCK_BYTES;
-use quipu_engine::storage::{FileKind, run_name};
+use quipu_engine::index::indexer::IndexWork;
+use quipu_engine::storage::{Access, Backend, DiskStorage, FileKind, Mapping, run_name};
 use quipu_engine::{EventLog, LogOptions, Origin, Storage, VerifyReport, verify};
 use quipu_tests::events::event;
-use quipu_tests::memory_disk::MemoryDisk;
+use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
+use quipu_tests::memory_disk::{MemoryDisk, SetClock, environment};
 use quipu_tests::stepped_log::SteppedLog;
 use quipu_types::{AggregateKey, Append, AppendError, ExpectedVersion, NewEvent, Version};
 
@@ -194,6 +198,29 @@ fn damage_to_a_run_that_was_merged_meanwhile_takes_nothing_from_what_is_known() 
     }
     assert!(!runs(&disk).contains_key(&(first, last)), "it was merged");
     log.indexer().take(told);
+    knows_everything(&log);
+}
+
+#[test]
+fn runs_are_not_merged_into_the_space_that_is_kept_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let env = || {
+        let (access, backend) = (Access::ReadWrite, Backend::Buffered);
+        let disk = DiskStorage::open(folder.path(), access, backend, Mapping::Mapped).unwrap();
+        let disk = FaultyDisk::new(disk, Arc::clone(&faults));
+        environment(Arc::new(disk), Arc::new(SetClock::default()))
+    };
+    let log = SteppedLog::open(env(), LogOptions { index_fan_in: 16, ..options() }).unwrap();
+    (1..=EVENTS).for_each(|number| log.append_each(&[Append::any(vec![numbered(number)])]));
+    log.close();
+    let log = SteppedLog::open_untouched(env(), options()).unwrap();
+    faults.fail_all(Operation::Space, Fault::Refused(ErrorKind::StorageFull));
+    log.indexer().take(IndexWork::Tidy);
+    assert!(!log.indexer().is_merging());
+    faults.heal();
+    log.indexer().take(IndexWork::Tidy);
+    assert!(log.indexer().is_merging());
     knows_everything(&log);
 }
 

@@ -160,14 +160,22 @@ fn index_loop(log: &Arc<Shared>) {
         // A merge that was not ended is begun anew after the next start.
         match log.index_queue.next(indexer.is_merging().then_some(patience)) {
             Next::Work(work) => {
-                indexer.take(work);
+                or_anew(log, &mut indexer, |indexer| indexer.take(work));
                 patience = QUIET;
             }
             Next::Nothing => {
-                indexer.merge_some(MERGE_STEP_ENTRIES);
+                or_anew(log, &mut indexer, |indexer| indexer.merge_some(MERGE_STEP_ENTRIES));
                 patience = Duration::ZERO;
             }
             Next::Closed => return,
         }
+    }
+}
+
+/// What the indexer makes is derived: after a panic, a bug of ours, one that has seen nothing goes on.
+fn or_anew(log: &Arc<Shared>, indexer: &mut Indexer, work: impl FnOnce(&mut Indexer)) {
+    if catch_unwind(AssertUnwindSafe(|| work(indexer))).is_err() {
+        tracing::error!("the indexer panicked: this is a bug in Quipu");
+        *indexer = Indexer::new(Arc::clone(log));
     }
 }

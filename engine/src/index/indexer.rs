@@ -273,11 +273,27 @@ impl Indexer {
             let to_come: u64 = self.merges.iter().map(Merge::filter_bytes).sum();
             let left = options.filter_bytes().saturating_sub(to_come);
             let bits = set.filter_bits(merge::filtered(&runs), &runs, left);
+            if let Err(error) = self.check_room(&runs) {
+                return self.merge_failed(&error.into());
+            }
             match Merge::begin(&env.storage, *log_id, runs, bits) {
                 Ok(merge) => self.merges.push(merge),
                 Err(error) => return self.merge_failed(&error),
             }
         }
+    }
+
+    /// Merging is for speed alone: the space that is kept free is kept for appends.
+    fn check_room(&self, runs: &[Arc<Run>]) -> io::Result<()> {
+        let needed: u64 = runs.iter().map(|run| run.file_bytes()).sum();
+        let reserve = self.log.options.reserve_bytes();
+        let free = self.log.env.storage.space()?.free;
+        if free < reserve + needed {
+            let lack =
+                format!("{free} bytes are free; {needed} are needed and {reserve} must remain");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, lack));
+        }
+        Ok(())
     }
 
     fn next_to_merge(&self) -> Option<Vec<Arc<Run>>> {
