@@ -6,7 +6,7 @@ mod support;
 use std::io::Write;
 
 use quipu_client::json::parse_line;
-use support::{Place, line, run, run_with_input, shared};
+use support::{Place, line, quipu, run, run_with_input, serve_by, shared};
 
 #[test]
 fn a_second_run_adds_nothing_and_says_so() {
@@ -141,4 +141,34 @@ fn each_broken_line_is_refused_with_its_number_and_leaves_nothing() {
         assert!(reason.len() > 10, "{complaint}");
     }
     assert_eq!(place.events().len(), 0);
+}
+
+/// 60 events of 12 KB in small segments, of which the second is damaged somewhere; and where.
+fn damaged_inside(place: &Place) -> (u64, u64) {
+    let payload = format!("{{\"of\":\"{}\"}}", "x".repeat(12_000));
+    let lines: String = (1..=60).map(|id| line(id.into(), "42", id, &payload)).collect();
+    let serve = format!("serve --log {} --listen 127.0.0.1:0 --segment-bytes 64KiB", place.log);
+    let serving = serve_by(&mut quipu(), &serve);
+    let import = format!("import --server quipu://{} -", serving.listen);
+    run_with_input(&import, lines.as_bytes()).code(0);
+    serving.stop();
+    let path = std::path::Path::new(&place.log).join("00000000000000000002.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[30_000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let found = run(&format!("verify --log {} --json", place.log)).code(1).json();
+    let damage = &found[0]["damage"][0];
+    (damage["first"].as_u64().unwrap(), damage["last"].as_u64().unwrap())
+}
+
+#[test]
+fn what_stands_around_damage_can_be_exported() {
+    let place = Place::new();
+    let (first, last) = damaged_inside(&place);
+    let export = format!("export --log {}", place.log);
+    run(&export).code(1).complains("segment 2 is damaged");
+    let before = run(&format!("{export} --to {}", first - 1)).code(0);
+    let behind = run(&format!("{export} --from {}", last + 1)).code(0);
+    let lines = before.out.lines().count() + behind.out.lines().count();
+    assert_eq!(lines as u64, 60 - (last - first + 1));
 }

@@ -49,15 +49,29 @@ fn an_address_that_others_could_reach_is_2_unless_it_is_allowed() {
 }
 
 #[test]
-fn a_segment_of_no_size_there_is_is_3_and_names_the_sizes() {
+fn settings_out_of_range_are_2_and_name_the_range() {
     let place = Place::new();
-    run(&format!(
-        "serve --log {} --listen 127.0.0.1:0 --http none --segment-bytes 10000",
-        place.log
-    ))
-    .code(3)
-    .complains("segment_bytes is 10000")
-    .complains("a multiple of 4096");
+    let serve = format!("serve --log {} --listen 127.0.0.1:0 --http none", place.log);
+    for bytes in ["10000", "4KiB", "2GiB"] {
+        run(&format!("{serve} --segment-bytes {bytes}"))
+            .code(2)
+            .complains(bytes)
+            .complains("a multiple of 4096 from 64.0 KiB to 1.0 GiB");
+    }
+    run(&format!("{serve} --connections-max 0")).code(2).complains("from 1 on");
+    run(&format!("serve --log {} --listen nowhere --http none", place.log))
+        .code(2)
+        .complains("--listen");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_option() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (place, address) = (Place::new(), taken.local_addr().unwrap());
+    run(&format!("serve --log {} --listen 127.0.0.1:0 --http {address}", place.log))
+        .code(3)
+        .complains(&format!("cannot listen on {address}"))
+        .complains("(--http)");
 }
 
 #[test]

@@ -62,13 +62,14 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     loop {
         let batch = block_on(records.next_batch())?;
         let wanted = batch.iter().take_while(|record| record.position() <= last);
-        let before = written;
         for record in wanted {
             write(record, &mut line, file.as_mut(), out)?;
             written += 1;
         }
         progress.done(written);
-        if written - before < batch.len() as u64 || batch.is_empty() {
+        // What follows the last one may be damaged: it is none of ours.
+        let is_over = batch.last().is_none_or(|record| record.position() >= last);
+        if is_over {
             break;
         }
     }

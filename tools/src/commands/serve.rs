@@ -1,10 +1,13 @@
 //! `quipu serve`: one log for many hosts, over TCP.
 
+use std::io::ErrorKind;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use quipu_client::Embedded;
 use quipu_engine::LogOptions;
-use quipu_server::{Ports, Server, ServerOptions};
+use quipu_engine::format::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
+use quipu_server::{ListenError, Ports, Server, ServerOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
@@ -15,10 +18,12 @@ use crate::log_args::LogArgs;
 use crate::open_args::OpenArgs;
 use crate::output::{Output, note, whisper};
 use crate::signals::Signals;
+use crate::units;
 
 /// Threads for what may wait for the disk.
 const BLOCKING_THREADS_MAX: usize = 64;
 
+const SEGMENT_BYTES_LEAST: u64 = 64 << 10;
 const ENDED_AT_ONCE: i32 = 3;
 
 const EXAMPLES: &str = "Examples:
@@ -48,15 +53,33 @@ pub(crate) struct Args {
     #[arg(long)]
     allow_remote: bool,
     /// Connections at once.
-    #[arg(long, value_name = "N", default_value_t = ServerOptions::default().connections_max)]
+    #[arg(long, value_name = "N", value_parser = at_least_one,
+        default_value_t = ServerOptions::default().connections_max)]
     connections_max: usize,
     /// Threads that serve connections; default: one a core.
     #[arg(long, value_name = "N")]
-    workers: Option<std::num::NonZeroUsize>,
-    /// Size of a segment in bytes, a multiple of 4096; below 32 MiB, an append may take a quarter
-    /// of it.
-    #[arg(long, value_name = "N", default_value_t = LogOptions::default().segment_bytes)]
+    workers: Option<NonZeroUsize>,
+    /// Size of a segment, such as 64MiB, a multiple of 4096; below 32 MiB, an append may take a
+    /// quarter of it.
+    #[arg(long, value_name = "BYTES", value_parser = segment_bytes,
+        default_value_t = LogOptions::default().segment_bytes)]
     segment_bytes: u64,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse::<NonZeroUsize>();
+    number.map(NonZeroUsize::get).map_err(|_| "a number from 1 on is expected".to_owned())
+}
+
+/// Smaller ones have room for no append worth the name.
+fn segment_bytes(text: &str) -> Result<u64, String> {
+    let bytes = units::parse_bytes(text)?;
+    let range = SEGMENT_BYTES_LEAST..=SEGMENT_BYTES_MAX;
+    if range.contains(&bytes) && bytes.is_multiple_of(BLOCK_BYTES as u64) {
+        return Ok(bytes);
+    }
+    let (least, most) = (units::bytes(SEGMENT_BYTES_LEAST), units::bytes(SEGMENT_BYTES_MAX));
+    Err(format!("a multiple of {BLOCK_BYTES} from {least} to {most} is expected"))
 }
 
 /// Serves until it is told to stop.
@@ -88,7 +111,8 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
     // Before anything else, so that no signal is missed.
     let mut signals = Signals::new()?;
     let http = (args.http != "none").then_some(args.http.as_str());
-    let ports = Ports::open(&args.listen, http, args.allow_remote).await.map_err(cannot_listen)?;
+    let ports = Ports::open(&args.listen, http, args.allow_remote).await;
+    let ports = ports.map_err(|error| cannot_listen(&error, args))?;
     let options = args.how.options().with_segment_bytes(args.segment_bytes);
     let log = LogArgs { options, ..args.log.clone() };
     let log = open(log, &mut signals).await?;
@@ -106,7 +130,7 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
             }
             Ok(())
         }
-        () = signals.next() => end_at_once("the log was not closed in order"),
+        () = signals.another() => end_at_once("the log was not closed in order"),
     }
 }
 
@@ -146,9 +170,16 @@ fn say_ready(server: &Server, out: &mut Output) -> Result<(), Failure> {
     out.flush()
 }
 
-fn cannot_listen(error: quipu_server::ListenError) -> Failure {
+fn cannot_listen(error: &ListenError, args: &Args) -> Failure {
     match error {
-        quipu_server::ListenError::Remote { .. } => Failure::Usage(error.to_string()),
-        error => Failure::Unreachable(error.to_string()),
+        ListenError::Refused { address, error: cause } => {
+            let option = if *address == args.listen { "--listen" } else { "--http" };
+            let text = format!("{error} ({option})");
+            match cause.kind() {
+                ErrorKind::InvalidInput => Failure::Usage(text),
+                _ => Failure::Unreachable(text),
+            }
+        }
+        error => Failure::Usage(error.to_string()),
     }
 }
