@@ -19,8 +19,10 @@ use crate::recovery::decide::{TailCase, decide};
 use crate::recovery::tail::scan_beside_writer;
 use crate::segment::scanner::{ScanEnd, Scanner, Source, WholeGroup};
 use crate::storage::{FileKind, ReadOrder, Storage, StorageFile, index_name, segment_name};
+use patched_file::PatchedFile;
 use runs::{Held, HeldAggregate};
 
+mod patched_file;
 mod runs;
 
 /// How far a verification has come.
@@ -151,8 +153,10 @@ impl Verifier<'_> {
         self.report.segments += 1;
         let file = placed.open(&**self.storage).map_err(OpenError::io(action.clone()))?;
         self.report.bytes += file.len().map_err(OpenError::io(action.clone()))?;
+        let file = PatchedFile::new(file);
         let is_sealed = placed.seal.is_some();
-        let checked = if is_sealed { self.sealed(placed) } else { self.active(placed, &file) };
+        let checked =
+            if is_sealed { self.sealed(placed, &file) } else { self.active(placed, &file) };
         checked.map_err(OpenError::io(action))
     }
 
@@ -174,10 +178,10 @@ impl Verifier<'_> {
         }
     }
 
-    fn sealed(&mut self, placed: &Placed) -> std::io::Result<()> {
+    fn sealed(&mut self, placed: &Placed, file: &Arc<PatchedFile>) -> std::io::Result<()> {
         let header = &placed.header;
-        let source =
-            Source::Sealed(self.storage.map(&segment_name(header.number), ReadOrder::Sequential)?);
+        // Not mapped: under a map an unreadable sector would end the process.
+        let source = Source::File(Arc::<PatchedFile>::clone(file));
         let mut scanner = Scanner::new(source, header.clone());
         let hasher = KeyHasher::new(header.log_id);
         let mut index = IndexBuilder::new(hasher, header.first_position);
@@ -191,7 +195,7 @@ impl Verifier<'_> {
                 Err(ScanEnd::Sealed) => break,
                 Err(end) => {
                     is_whole = false;
-                    if !self.note_damage(placed, &mut scanner, &end)? {
+                    if !self.note_damage(placed, file, &mut scanner, &end)? {
                         break;
                     }
                 }
@@ -211,6 +215,7 @@ impl Verifier<'_> {
     fn note_damage(
         &mut self,
         placed: &Placed,
+        file: &PatchedFile,
         scanner: &mut Scanner,
         end: &ScanEnd,
     ) -> std::io::Result<bool> {
@@ -221,29 +226,37 @@ impl Verifier<'_> {
             (None, Some(seal)) => seal.first_position.previous(),
             (None, None) => Position::MAX,
         };
-        let problem = format!("at offset {offset}: {end}");
+        let behind = next.as_ref().or(placed.seal.as_ref()).map_or(u64::MAX, |it| it.offset);
+        let problem = match file.unreadable_in(offset..behind.max(offset)) {
+            Some(unreadable) => unreadable.to_string(),
+            None => format!("at offset {offset}: {end}"),
+        };
         let segment = placed.header.number;
         self.report.damage.push(Corruption { segment, first, last, problem });
         Ok(next.is_some())
     }
 
-    fn active(&mut self, placed: &Placed, file: &Arc<dyn StorageFile>) -> std::io::Result<()> {
+    fn active(&mut self, placed: &Placed, file: &Arc<PatchedFile>) -> std::io::Result<()> {
         let take = &mut |whole: WholeGroup| self.records(&whole.records);
-        let tail = scan_beside_writer(&placed.header, file, take)?;
-        let segment = placed.header.number;
-        let (first, last) = (tail.next_position, Position::MAX);
-        match decide(&tail.facts) {
-            TailCase::AcknowledgedDamaged | TailCase::TooFar => {
+        let source: Arc<dyn StorageFile> = Arc::<PatchedFile>::clone(file);
+        let tail = scan_beside_writer(&placed.header, &source, take)?;
+        let problem = match (file.unreadable_in(0..u64::MAX), decide(&tail.facts)) {
+            (Some(unreadable), _) => Some(unreadable.to_string()),
+            (None, TailCase::AcknowledgedDamaged | TailCase::TooFar) => {
                 let (end, durable) = (tail.facts.end, tail.facts.durable_upto);
-                let problem =
-                    format!("at offset {end}: {}; durable up to offset {durable}", tail.end);
-                self.report.damage.push(Corruption { segment, first, last, problem });
+                Some(format!("at offset {end}: {}; durable up to offset {durable}", tail.end))
             }
-            TailCase::Torn => {
+            (None, TailCase::Torn) => {
                 let end = tail.facts.last_nonzero.map_or(tail.facts.end, |last| last + 4_096);
                 self.report.unproven_bytes = end - tail.facts.end;
+                None
             }
-            TailCase::CleanEnd => {}
+            (None, TailCase::CleanEnd) => None,
+        };
+        if let Some(problem) = problem {
+            let segment = placed.header.number;
+            let (first, last) = (tail.next_position, Position::MAX);
+            self.report.damage.push(Corruption { segment, first, last, problem });
         }
         self.ends_sealed = tail.end == ScanEnd::Sealed;
         self.next_position = tail.next_position;

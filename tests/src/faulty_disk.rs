@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,6 +70,8 @@ pub struct Faults {
 #[derive(Default)]
 struct State {
     rules: HashMap<Operation, Rule>,
+    /// Places of files, by name, that cannot be read.
+    unreadable: Vec<(String, Range<u64>)>,
     paused: bool,
     waiting: usize,
 }
@@ -97,7 +100,23 @@ impl Faults {
 
     /// Nothing fails any more.
     pub fn heal(&self) {
-        self.state.lock().rules.clear();
+        let mut state = self.state.lock();
+        state.rules.clear();
+        state.unreadable.clear();
+    }
+
+    /// Reads that touch this place of a file fail, as they do at a bad sector.
+    pub fn make_unreadable(&self, name: &str, place: Range<u64>) {
+        self.state.lock().unreadable.push((name.to_owned(), place));
+    }
+
+    fn check_readable(&self, name: &str, offset: u64, bytes: usize) -> io::Result<()> {
+        let end = offset + bytes as u64;
+        let is_hit = |(of, place): &(String, Range<u64>)| {
+            of == name && place.start < end && offset < place.end
+        };
+        let is_bad = self.state.lock().unreadable.iter().any(is_hit);
+        if is_bad { Err(io::Error::other("injected bad sector")) } else { Ok(()) }
     }
 
     /// Whether a fault that was to happen once still waits for its call.
@@ -170,8 +189,8 @@ impl FaultyDisk {
         Self { disk, faults }
     }
 
-    fn wrap(&self, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
-        Arc::new(FaultyFile { file, faults: Arc::clone(&self.faults) })
+    fn wrap(&self, name: &str, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
+        Arc::new(FaultyFile { name: name.to_owned(), file, faults: Arc::clone(&self.faults) })
     }
 }
 
@@ -189,20 +208,22 @@ impl Storage for FaultyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(self.wrap(self.disk.open(name)?))
+        Ok(self.wrap(name, self.disk.open(name)?))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         self.faults.check(Operation::Create)?;
-        Ok(self.wrap(self.disk.create(name)?))
+        Ok(self.wrap(name, self.disk.create(name)?))
     }
 
     fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(self.wrap(self.disk.open_cached(name)?))
+        Ok(self.wrap(name, self.disk.open_cached(name)?))
     }
 
     fn map(&self, name: &str, order: ReadOrder) -> io::Result<Bytes> {
-        self.disk.map(name, order)
+        let content = self.disk.map(name, order)?;
+        self.faults.check_readable(name, 0, content.len())?;
+        Ok(content)
     }
 
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
@@ -251,6 +272,7 @@ impl Storage for FaultyDisk {
 }
 
 struct FaultyFile {
+    name: String,
     file: Arc<dyn StorageFile>,
     faults: Arc<Faults>,
 }
@@ -261,6 +283,7 @@ impl StorageFile for FaultyFile {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.faults.check_readable(&self.name, offset, buffer.len())?;
         self.file.read(offset, buffer)
     }
 

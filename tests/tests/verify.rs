@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
+use quipu_engine::format::group::GroupHeader;
 use quipu_engine::storage::{index_name, segment_name};
-use quipu_engine::{LogOptions, Storage, VerifyReport, verify};
+use quipu_engine::{
+    Access, Backend, DiskStorage, LogOptions, Mapping, Storage, VerifyReport, verify,
+};
 use quipu_tests::events::event;
+use quipu_tests::faulty_disk::{Faults, FaultyDisk};
+use quipu_tests::filled_log::{EVENTS, filled};
 use quipu_tests::memory_disk::MemoryDisk;
 use quipu_tests::stepped_log::SteppedLog;
+use quipu_tests::tamper::Folder;
 use quipu_types::{AggregateKey, Append};
 
 /// Segments of a few events each.
@@ -112,4 +118,64 @@ fn a_file_that_is_missing_behind_a_sealed_segment_is_damage() {
     let report = verify(&storage(&disk), false, &mut |_| ()).expect("there is a log");
     assert_eq!(report.damage.len(), 1, "{report:?}");
     assert!(report.damage[0].problem.contains(&active), "{report:?}");
+}
+
+// On a bad disk.
+
+/// Checks the filled log where these places of its files cannot be read.
+fn on_a_bad_disk(places: &[(String, std::ops::Range<u64>)]) -> VerifyReport {
+    let folder = filled();
+    let faults = Arc::new(Faults::default());
+    for (name, place) in places {
+        faults.make_unreadable(name, place.clone());
+    }
+    let disk = DiskStorage::open(folder.path(), Access::ReadOnly, Backend::Auto, Mapping::Read);
+    let disk = FaultyDisk::new(disk.expect("the folder is there"), faults);
+    let storage: Arc<dyn Storage> = Arc::new(disk);
+    verify(&storage, true, &mut |_| ()).expect("there is a log")
+}
+
+fn place_of(number: u64, group: &GroupHeader) -> (String, std::ops::Range<u64>) {
+    (segment_name(number), group.offset..group.offset + 512)
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_everything_else_is_checked() {
+    let folder = filled();
+    let folder = Folder(folder.path());
+    let (two, three) = (folder.data_groups(2), folder.data_groups(3));
+    let bad = [place_of(2, &two[3]), place_of(2, &two[7]), place_of(3, &three[2])];
+    let report = on_a_bad_disk(&bad);
+    let (sealed, active): (Vec<_>, Vec<_>) = report
+        .damage
+        .iter()
+        .filter(|it| it.problem.contains("bad sector"))
+        .partition(|it| it.segment == 2);
+    let positions: Vec<_> = sealed.iter().map(|it| (it.first, it.last)).collect();
+    let lost = [two[3].first_position, two[7].first_position];
+    assert_eq!(positions, lost.map(|it| (it, it)), "{report:?}");
+    for (damage, group) in sealed.iter().zip([&two[3], &two[7]]) {
+        let place = format!("at offset {}: 4096 bytes cannot be read", group.offset);
+        assert!(damage.problem.contains(&place), "{damage}");
+    }
+    assert_eq!(active.len(), 1, "{report:?}");
+    assert_eq!((active[0].segment, active[0].first), (3, three[2].first_position));
+    // All but the two, and what stands behind the third in the active segment.
+    assert_eq!(report.events, EVENTS - 2 - (three.len() as u64 - 2));
+    assert_eq!((report.segments, report.unproven_bytes), (3, 0));
+}
+
+#[test]
+fn what_cannot_be_read_behind_the_end_of_the_active_segment_is_named() {
+    let bad = (segment_name(3), 60 * 1024..64 * 1024);
+    let report = on_a_bad_disk(&[bad]);
+    assert_eq!((report.damage.len(), report.events), (1, EVENTS), "{report:?}");
+    assert!(report.damage[0].problem.contains("at offset 61440"), "{report:?}");
+}
+
+#[test]
+fn an_index_that_cannot_be_read_is_no_damage() {
+    let report = on_a_bad_disk(&[(index_name(1), 0..1)]);
+    assert_eq!((report.damage.len(), report.indexes.len()), (0, 1), "{report:?}");
+    assert!(report.indexes[0].1.contains("bad sector"), "{report:?}");
 }

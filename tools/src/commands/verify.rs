@@ -34,7 +34,8 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
 
 /// Checks a log in this folder, without opening it.
 pub(crate) fn check(log: &LogArgs, deep: bool) -> Result<VerifyReport, Failure> {
-    let storage = DiskStorage::open(&log.log, Access::ReadOnly, Backend::Auto, Mapping::default())
+    // Nothing is mapped: an unreadable sector of an index is to be named, not to end the process.
+    let storage = DiskStorage::open(&log.log, Access::ReadOnly, Backend::Auto, Mapping::Read)
         .map_err(|error| log.cannot_open(error))?;
     let mut progress = None;
     let mut note_progress = |at: VerifyProgress| {
