@@ -1,20 +1,25 @@
 //! Bad folders: each is either mended with a report or refused with one, acknowledged events are
 //! never cut, and what is read is what was written.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use quipu_client::{
-    AppendError, Corruption, Embedded, EventStore, LogState, OpenError, ReadError, StartAfter,
-    SubscribeRequest, SubscriptionItem,
+    AppendError, Corruption, Embedded, EventStore, LogState, OpenError, ReadError,
+    StartAfter, SubscribeRequest, SubscriptionItem,
 };
 use quipu_engine::format::group::{FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupKind};
 use quipu_engine::format::sum::crc64;
 use quipu_engine::storage::{FileKind, segment_name};
+use quipu_engine::{Access, DiskStorage};
+use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
 use quipu_tests::filled_log::{
-    ENDS, EVENTS, append, filled, goes_on, is_prefix_of_originals, open, open_read_only, originals,
-    read_all, record_at, says,
+    ENDS, EVENTS, append, filled, goes_on, is_prefix_of_originals, open, open_read_only, options,
+    originals, read_all, record_at, says,
 };
+use quipu_tests::memory_disk::environment;
 use quipu_tests::patience::block_on;
 use quipu_tests::tamper::{Folder, bytes, change, flip, range, remove, write};
 use quipu_types::record::HEADER_BYTES;
@@ -475,6 +480,86 @@ fn a_torn_header_of_a_segment_that_was_never_activated_is_kept_and_made_again() 
         assert!(bytes(&folder.path().join(copy)) == spare, "{what}: the copy");
         assert_eq!(Folder(folder.path()).header(4).number, 4, "{what}: it is used");
     }
+}
+
+fn copies(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = Folder(folder).snapshot().into_iter();
+    files.filter(|(name, _)| FileKind::of(name) == FileKind::Torn).collect()
+}
+
+/// Opens the log on a disk of which something fails.
+fn open_failing(folder: &Path, operation: Operation, fault: Fault) -> Result<Embedded, OpenError> {
+    let faults = Arc::new(Faults::default());
+    faults.fail_nth(operation, 1, fault);
+    let options = options();
+    let disk = DiskStorage::open(folder, Access::ReadWrite, options.backend, options.mapping);
+    let storage = Arc::new(FaultyDisk::new(disk.expect("the folder is there"), faults));
+    Embedded::open_on(environment(storage, Arc::default()), options)
+}
+
+#[test]
+fn a_next_file_that_ends_within_a_block_is_kept_whole_and_made_again() {
+    for length in [1, 5, 4_097, 5_000, 70_001] {
+        let folder = filled();
+        let next = vec![0x55; length];
+        write(&Folder(folder.path()).segment(4), &next);
+        let report = is_mended(folder.path(), EVENTS);
+        let kept = copies(folder.path());
+        assert_eq!(kept.len(), 1, "{length}");
+        assert!(kept[0].1 == next, "{length}: the copy");
+        assert_eq!(report.torn_header.as_ref(), Some(&kept[0].0), "{length}");
+        let folder = filled();
+        write(&Folder(folder.path()).segment(4), vec![0; length]);
+        is_mended(folder.path(), EVENTS);
+        assert_eq!(copies(folder.path()), [], "{length}: zeros");
+    }
+}
+
+#[test]
+fn a_next_file_of_which_no_copy_can_be_kept_is_not_cleared() {
+    let folder = filled();
+    let next = Folder(folder.path()).segment(4);
+    write(&next, [0x55; 5_000]);
+    let refused = Fault::Refused(ErrorKind::StorageFull);
+    let error = open_failing(folder.path(), Operation::WriteAtomic, refused).map(drop);
+    says(&error.expect_err("nothing is cleared").to_string(), &[&segment_name(4), "no copy"]);
+    assert!(bytes(&next) == [0x55; 5_000]);
+    is_mended(folder.path(), EVENTS);
+}
+
+#[test]
+fn a_copy_of_a_torn_tail_outlives_a_crash_while_the_tail_is_cut() {
+    let folder = filled();
+    let end = range(Folder(folder.path()).groups(3).last().unwrap()).end;
+    let tail: Vec<u8> = (0..16_384_u32).map(|at| (at % 251) as u8 + 1).collect();
+    change(&Folder(folder.path()).segment(3), |bytes| {
+        bytes[end..end + tail.len()].copy_from_slice(&tail);
+    });
+    for _ in 0..2 {
+        let error = open_failing(folder.path(), Operation::Write, Fault::Short).map(drop);
+        says(&error.expect_err("the disk stopped").to_string(), &["cut a torn tail"]);
+        let kept = copies(folder.path());
+        assert!(kept.len() == 1 && kept[0].1 == tail, "{} copies", kept.len());
+    }
+    let report = is_mended(folder.path(), EVENTS);
+    let kept = copies(folder.path());
+    assert!(kept.len() == 1 && kept[0].1 == tail, "{} copies", kept.len());
+    assert_eq!(report.torn.and_then(|torn| torn.copy).as_ref(), Some(&kept[0].0));
+}
+
+#[test]
+fn a_copy_of_something_else_is_not_overwritten() {
+    let folder = filled();
+    let end = range(Folder(folder.path()).groups(3).last().unwrap()).end;
+    for filler in [0x55, 0x66] {
+        change(&Folder(folder.path()).segment(3), |bytes| bytes[end..end + 8_192].fill(filler));
+        open_failing(folder.path(), Operation::Write, Fault::Refused(ErrorKind::Other))
+            .map(drop)
+            .expect_err("the disk stopped");
+    }
+    let kept: Vec<Vec<u8>> =
+        copies(folder.path()).into_iter().map(|(_, content)| content).collect();
+    assert!(kept == [vec![0x55; 8_192], vec![0x66; 8_192]], "{} copies", kept.len());
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub enum LastFile {
         fault: HeaderFault,
         /// Where something that looks like one of its groups begins.
         group_at: Option<u64>,
+        /// End of the last block that is not zero, of what precedes such a group.
+        nonzero_end: u64,
     },
 }
 
@@ -183,7 +185,7 @@ fn inspect_last(
     first_position: Position,
 ) -> std::io::Result<LastFile> {
     let mut offset = 0;
-    let mut is_all_zero = true;
+    let mut nonzero_end = 0;
     let mut group_at = None;
     let length = file.len()?;
     while offset < length && group_at.is_none() {
@@ -193,7 +195,7 @@ fn inspect_last(
             if group_at.is_some() || is_zero(block) {
                 continue;
             }
-            is_all_zero = false;
+            nonzero_end = at + BLOCK;
             // The salt is lost with the header, so this rests on what a group says of its place.
             let plausible = GroupHeader::decode(block)
                 .is_some_and(|it| it.offset == at && it.first_position >= first_position);
@@ -201,10 +203,10 @@ fn inspect_last(
         }
         offset += WINDOW_BYTES as u64;
     }
-    Ok(if is_all_zero {
+    Ok(if nonzero_end == 0 {
         LastFile::Spare(file)
     } else {
-        LastFile::NoHeader { file, fault, group_at }
+        LastFile::NoHeader { file, fault, group_at, nonzero_end }
     })
 }
 

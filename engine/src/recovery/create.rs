@@ -7,7 +7,7 @@ use crate::commit::head::Head;
 use crate::commit::preparer::{PrepareJob, Prepared};
 use crate::error::OpenError;
 use crate::format::segment_header::SegmentHeader;
-use crate::format::{BLOCK_BYTES, FORMAT_VERSION, is_zero};
+use crate::format::{BLOCK_BYTES, FORMAT_VERSION, IN_FLIGHT_BYTES_MAX, is_zero};
 use crate::options::LogOptions;
 use crate::shared::Environment;
 use crate::storage::{MARKER_NAME, ReadOrder, Storage, segment_name};
@@ -55,7 +55,10 @@ fn clear_half_made(storage: &dyn Storage) -> Result<(), OpenError> {
         storage.map(&name, ReadOrder::Sequential).map_err(OpenError::io(format!("read {name}")))?;
     if !is_zero(&content) {
         let range = (0, content.len() as u64);
-        repair::keep_copy(storage, &*file, 1, range, 1).ok_or_else(|| {
+        let copied = usize::try_from(IN_FLIGHT_BYTES_MAX).unwrap_or(usize::MAX);
+        let fits = content.get(copied..).is_none_or(is_zero);
+        let copy = fits.then(|| repair::keep_copy(storage, &*file, 1, range, 1)).flatten();
+        copy.ok_or_else(|| {
             OpenError::Unreadable(format!("{name} is half made, and no copy of it can be kept"))
         })?;
     }

@@ -6,7 +6,7 @@ use quipu_types::{Corruption, Position, Uuid};
 
 use super::chain::{Chain, LastFile, place};
 use super::create::{create, read_marker, write_marker};
-use super::decide::{TailCase, decide};
+use super::decide::{TailCase, TailFacts, decide};
 use super::folder::Folder;
 use super::follow::Follower;
 use super::gather::{Gathered, Gathering};
@@ -22,6 +22,7 @@ use crate::error::OpenError;
 use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::run_file::Span;
 use crate::format::segment_header::SegmentHeader;
+use crate::format::{BLOCK_BYTES, IN_FLIGHT_BYTES_MAX};
 use crate::index::generation::Generation;
 use crate::index::indexer::IndexWork;
 use crate::index::keys::KeyHasher;
@@ -35,6 +36,8 @@ use crate::shared::{Environment, LogState, Shared};
 use crate::storage::{LockError, LockGuard, StorageFile, segment_name};
 
 mod read_only;
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// A log that is open.
 pub struct Opened {
@@ -347,7 +350,7 @@ impl Opening {
         tail: &ScannedTail,
         epoch: u64,
     ) -> Result<(), OpenError> {
-        let end = tail.facts.last_nonzero.unwrap_or(tail.facts.end) + 4_096;
+        let end = tail.facts.last_nonzero.unwrap_or(tail.facts.end) + BLOCK;
         let (segment, offset) = (last.header.number, tail.facts.end);
         let storage = &*self.env.storage;
         let copy = repair::keep_copy(storage, &*last.file, segment, (offset, end), epoch);
@@ -366,21 +369,39 @@ impl Opening {
         match self.chain.last_file.take() {
             None => Ok(None),
             Some((_, LastFile::Spare(file))) => Ok(Some(file)),
-            Some((_, LastFile::NoHeader { file, .. })) => {
-                let bytes = file.len().map_err(OpenError::io("measure a segment"))?;
-                let storage = &*self.env.storage;
-                self.report.torn_header =
-                    repair::keep_copy(storage, &*file, number, (0, bytes), epoch);
-                let facts = super::decide::TailFacts {
-                    end: 0,
-                    durable_upto: 0,
-                    last_nonzero: Some(bytes.saturating_sub(4_096)),
-                    last_stray: None,
-                };
-                repair::zero_tail(&*file, &facts).map_err(OpenError::io("clear a torn header"))?;
+            Some((_, LastFile::NoHeader { file, nonzero_end, .. })) => {
+                self.clear_torn_header(&*file, number, nonzero_end, epoch)?;
                 Ok(Some(file))
             }
         }
+    }
+
+    /// Only once all of it is in a copy: nobody knows what it is.
+    fn clear_torn_header(
+        &mut self,
+        file: &dyn StorageFile,
+        number: u64,
+        nonzero_end: u64,
+        epoch: u64,
+    ) -> Result<(), OpenError> {
+        let bytes = file.len().map_err(OpenError::io("measure a segment"))?;
+        let copy = (nonzero_end <= IN_FLIGHT_BYTES_MAX)
+            .then(|| repair::keep_copy(&*self.env.storage, file, number, (0, bytes), epoch))
+            .flatten();
+        self.report.torn_header = Some(copy.ok_or_else(|| {
+            let name = segment_name(number);
+            OpenError::Unreadable(format!(
+                "{name} was never a segment of the log, and no copy of what stands in it can be \
+                 kept: move it out of the folder, and put an empty file in its place"
+            ))
+        })?);
+        let facts = TailFacts {
+            end: 0,
+            durable_upto: 0,
+            last_nonzero: Some(bytes.next_multiple_of(BLOCK).saturating_sub(BLOCK)),
+            last_stray: None,
+        };
+        repair::zero_tail(file, &facts).map_err(OpenError::io("clear a torn header"))
     }
 
     /// Makes the new epoch durable: START, or the next segment's header.

@@ -12,18 +12,22 @@ use crate::commit::head::Head;
 use crate::commit::preparer::{PrepareError, PrepareJob, Prepared, Spare, fill_spare};
 use crate::format::group::{GroupBuilder, GroupHeader, GroupKind, GroupPlace};
 use crate::format::segment_header::SegmentHeader;
-use crate::format::{BLOCK_BYTES, BlockBuffer, IN_FLIGHT_BYTES_MAX, zeroed_blocks};
+use crate::format::{
+    BLOCK_BYTES, BlockBuffer, IN_FLIGHT_BYTES_MAX, block_ceil, is_zero, zeroed_blocks,
+};
 use crate::options::LogOptions;
 use crate::shared::Environment;
-use crate::storage::{FileKind, Storage, StorageFile, torn_name};
+use crate::storage::{FileKind, ReadOrder, Storage, StorageFile, torn_name};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const ZERO_BYTES: u64 = 1 << 20;
 const TORN_COPIES_MAX: usize = 16;
+/// Names tried for a copy where others, of something else, have been kept under the first.
+const TORN_EPOCHS_MAX: u64 = 1_000;
 const TORN_BYTES_MAX: u64 = 1 << 30;
 
-/// Keeps a copy of what stands in `from..to` of a segment. Failing to is reported, no more: the
-/// bytes were never acknowledged.
+/// Keeps a copy of what stands in `from..to` of a segment; says which file has it. Failing to is
+/// told, no more: whether anything may be lost is for the caller to judge.
 pub fn keep_copy(
     storage: &dyn Storage,
     file: &dyn StorageFile,
@@ -31,21 +35,69 @@ pub fn keep_copy(
     (from, to): (u64, u64),
     epoch: u64,
 ) -> Option<String> {
-    let name = torn_name(segment, from, epoch);
-    let keep = || -> io::Result<()> {
+    let keep = || -> io::Result<String> {
         let length = (to - from).min(IN_FLIGHT_BYTES_MAX);
-        let mut copy = zeroed_blocks(usize::try_from(length).map_err(io::Error::other)?);
+        // Whole blocks, as direct reads are, even where the file ends within one.
+        let length = block_ceil(usize::try_from(length).map_err(io::Error::other)?);
+        let mut copy = zeroed_blocks(length);
         let read = file.read(from, &mut copy)?;
-        storage.write_atomic(&name, &copy[..read])?;
-        prune_copies(storage)
+        let name = copy_name(storage, &copy[..read], |more| {
+            torn_name(segment, from, epoch.saturating_add(more))
+        })?;
+        if let CopyName::New(name) = &name {
+            storage.write_atomic(name, &copy[..read])?;
+            prune_copies(storage)?;
+        }
+        Ok(name.into_name())
     };
     match keep() {
-        Ok(()) => Some(name),
+        Ok(name) => Some(name),
         Err(error) => {
             tracing::warn!(segment, %error, "cannot keep a copy of a torn tail");
             None
         }
     }
+}
+
+/// Where a copy is to be kept, or is already.
+enum CopyName {
+    New(String),
+    Kept(String),
+}
+
+impl CopyName {
+    fn into_name(self) -> String {
+        match self {
+            Self::New(name) | Self::Kept(name) => name,
+        }
+    }
+}
+
+/// The first of these names that is free, or whose file has it all. A crash while the place was
+/// zeroed leaves less of it than an earlier opening has kept: that copy is the whole one.
+fn copy_name(
+    storage: &dyn Storage,
+    content: &[u8],
+    name: impl Fn(u64) -> String,
+) -> io::Result<CopyName> {
+    for name in (0..TORN_EPOCHS_MAX).map(name) {
+        match storage.map(&name, ReadOrder::Sequential) {
+            Ok(kept) if has_all(&kept, content) => return Ok(CopyName::Kept(name)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(CopyName::New(name));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("every name is taken"))
+}
+
+/// Whether a copy holds every block that is not zero.
+fn has_all(kept: &[u8], content: &[u8]) -> bool {
+    (content.chunks(BLOCK_BYTES).enumerate()).all(|(number, block)| {
+        is_zero(block) || kept.get(number * BLOCK_BYTES..).is_some_and(|it| it.starts_with(block))
+    })
 }
 
 /// Removes the oldest copies beyond the last 16 and 1 GiB.
@@ -147,7 +199,7 @@ pub fn next_spare(
     let reserve = 0;
     if let Some(file) = present {
         let allocated = file.len()?;
-        if allocated >= BLOCK {
+        if allocated >= BLOCK && allocated.is_multiple_of(BLOCK) {
             return Ok(Spare { segment, file, allocated, zeroed: 0 });
         }
         // A crash took its space. It is filled again, never removed: after SEAL a missing file
