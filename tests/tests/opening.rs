@@ -245,6 +245,49 @@ fn a_large_active_segment_is_loaded_whole() {
     }
 }
 
+/// A block that begins as a group of 8 MiB does.
+fn head_of_a_long_group(offset: u64) -> [u8; BLOCK] {
+    let mut block = [0x11; BLOCK];
+    let bytes: u32 = 8 << 20;
+    block[..4].copy_from_slice(b"QGRP");
+    block[4..8].copy_from_slice(&[1, 0, 0, 0]);
+    for (at, field) in [(8, bytes), (12, bytes - 96), (16, 1), (20, 1)] {
+        block[at..at + 4].copy_from_slice(&field.to_le_bytes());
+    }
+    for (at, field) in [(24, 1), (32, offset), (40, 2), (48, 4_096), (56, 0)] {
+        block[at..at + 8].copy_from_slice(&u64::to_le_bytes(field));
+    }
+    block[64..88].fill(0);
+    block
+}
+
+#[test]
+fn a_tail_that_claims_a_long_group_at_every_block_is_read_a_few_times_and_no_more() {
+    let disk = MemoryDisk::default();
+    let options = LogOptions::default();
+    let log = SteppedLog::open(disk.environment(), options.clone()).expect("a new log");
+    log.append_each(&[Append::any(vec![event(1, &key(1), "Created")])]);
+    log.close();
+    let (name, length) = (segment_name(1), 16 << 20);
+    let end = groups_of(&disk.content(&name)).last().expect("groups").end();
+    // Where they say they stand, and then a block too far.
+    for (error, times_max) in [(0, 6), (4_096, 3)] {
+        let disk = disk.copy();
+        disk.change(&name, |bytes| {
+            bytes.truncate(usize::try_from(end).expect("a small segment"));
+            for offset in (end..length).step_by(BLOCK) {
+                bytes.extend_from_slice(&head_of_a_long_group(offset + error));
+            }
+        });
+        let log = EventLog::open_stepped(disk.environment(), options.clone(), &mut |_, _| {})
+            .expect("a torn tail is cut");
+        let torn = log.recovery_report().torn.clone().expect("a torn tail");
+        assert_eq!((torn.offset, torn.bytes, torn.groups), (end, length - end, 0));
+        let times = disk.bytes_read(&name).expect("it is there") / length;
+        assert!(times < times_max, "{times} times");
+    }
+}
+
 #[test]
 fn an_index_that_is_found_damaged_when_it_is_needed_is_built_again() {
     let disk = filled();

@@ -221,12 +221,18 @@ impl Scanner {
     }
 
     fn group_at(&mut self, offset: u64) -> io::Result<Result<Group, GroupFault>> {
-        let block = self.bytes_at(offset, BLOCK_BYTES)?;
-        let Some(header) = GroupHeader::decode(&block) else {
-            return Ok(Err(GroupFault::Header));
-        };
-        let bytes = self.bytes_at(offset, (header.group_bytes as usize).min(GROUP_BYTES_MAX))?;
         let (segment_id, segment_bytes) = (self.header.segment_id, self.header.segment_bytes);
+        let block = self.bytes_at(offset, BLOCK_BYTES)?;
+        let group_bytes = match GroupHeader::decode(&block) {
+            Some(header) => (header.group_bytes as usize).min(GROUP_BYTES_MAX),
+            None => return Ok(Err(GroupFault::Header)),
+        };
+        // What is wrong with the header's place is known before the rest, up to 17 MiB, is read.
+        match Group::check(&block, segment_id, offset, segment_bytes) {
+            Err(GroupFault::Short) => {}
+            checked => return Ok(checked),
+        }
+        let bytes = self.bytes_at(offset, group_bytes)?;
         Ok(Group::check(&bytes, segment_id, offset, segment_bytes))
     }
 
@@ -244,19 +250,24 @@ impl Scanner {
             }
             Source::File(file) => file,
         };
-        let in_window = offset >= self.window_offset
-            && offset + length as u64 <= self.window_offset + self.window.len() as u64;
-        if !in_window {
+        let wanted = offset + length as u64;
+        if !self.holds(offset, wanted) && !self.holds(offset, wanted.min(file.len()?)) {
             let left = usize::try_from(file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let window = block_ceil(length).max(WINDOW_BYTES.min(block_ceil(left)));
-            let mut buffer = zeroed_blocks(window);
+            // More than was asked for: else blocks that all claim a long group would each cost one.
+            let mut buffer = zeroed_blocks(block_ceil((length + WINDOW_BYTES).min(left)));
             let read = file.read(offset, &mut buffer)?;
             self.window = Bytes::from_owner(buffer).slice(..read);
             self.window_offset = offset;
         }
         let start = usize::try_from(offset - self.window_offset).map_err(io::Error::other)?;
+        let start = start.min(self.window.len());
         let end = (start + length).min(self.window.len());
         Ok(self.window.slice(start..end))
+    }
+
+    /// Whether the window has everything from `offset` to `end`.
+    fn holds(&self, offset: u64, end: u64) -> bool {
+        offset >= self.window_offset && end <= self.window_offset + self.window.len() as u64
     }
 }
 
