@@ -286,6 +286,11 @@ impl EventLog {
     /// # Errors
     /// That there is none, or it cannot be read.
     pub fn record_at(&self, position: Position) -> Result<Record, ReadError> {
+        if position == Position::START {
+            // A read from here would begin with the first record.
+            let end = self.shared.watermark.current();
+            return Err(ReadError::PastEnd { given: position, end });
+        }
         let segments = self.shared.segments.snapshot();
         if let Some(at) = segment_of(&segments, position)
             && let Some(record) = segments[at].record(&self.shared.open_files, position)?
@@ -307,8 +312,12 @@ impl EventLog {
     /// The newest durable version of an aggregate, `Version::NONE` if it was never written.
     ///
     /// # Errors
-    /// That its last record cannot be read.
+    /// That its last record cannot be read, or may lie where the log is damaged.
     pub fn version(&self, key: &AggregateKey) -> Result<Version, ReadError> {
+        // A read backward would end quietly at the version before the damage.
+        if let Some(damage) = self.shared.damage() {
+            return Err(damage.into());
+        }
         let request = ReadRequest {
             filter: Filter::aggregate(key.clone()),
             direction: Direction::Backward,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use quipu_client::{
-    AppendError, Corruption, Embedded, EventStore, LogState, OpenError, ReadError,
+    AggregateKey, AppendError, Corruption, Embedded, EventStore, LogState, OpenError, ReadError,
     StartAfter, SubscribeRequest, SubscriptionItem,
 };
 use quipu_engine::format::group::{FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupKind};
@@ -62,6 +62,11 @@ fn opens_damaged(folder: &Path, readable: u64, words: &[&str]) {
     let (records, error) = read_all(&log);
     assert_eq!((records.len() as u64, error), (readable, Some(damage.clone().into())));
     follows_up_to_the_damage(&log, readable, &damage);
+    // Newer ones may be where the damage is.
+    for knot in ["0", "1", "2"] {
+        let version = log.log().version(&AggregateKey::new("Knot", knot));
+        assert_eq!(version, Err(damage.clone().into()));
+    }
     match append(&log, EVENTS + 1) {
         Err(AppendError::ReadOnly(reason)) => says(&reason, words),
         other => panic!("an append to a damaged log: {other:?}"),
@@ -351,6 +356,14 @@ fn a_flip_in_a_sealed_group_without_an_index_makes_the_log_read_only() {
         println!("{part}");
         opens_damaged(folder.path(), readable, &["segment 2", &offset]);
     }
+}
+
+#[test]
+fn there_is_no_record_before_the_first() {
+    let folder = filled();
+    let log = open(folder.path()).unwrap();
+    assert!(matches!(record_at(&log, 0), Err(ReadError::PastEnd { .. })));
+    assert_eq!(record_at(&log, 1).as_ref(), Ok(&originals()[0]));
 }
 
 #[test]
