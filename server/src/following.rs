@@ -49,6 +49,9 @@ impl Source for Subscription {
     fn after(&self) -> Position {
         Self::after(self)
     }
+
+    /// It holds no more at any time.
+    fn forget(&mut self) {}
 }
 
 /// Sends what the subscription finds, until it is told to end or cannot go on.

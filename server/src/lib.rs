@@ -3,8 +3,8 @@
 //! Modules in reading order. What can be set: [`options`]. Opening ports and ending in order:
 //! [`server`], `listener`. What all connections share: [`service`], `budget`, `pace`, `meter`,
 //! `herald`. One connection: `connection`, its two tasks `reader` and `writer`, what they share
-//! (`session`, `answers`, `outbox`, `chunk`), and its streams (`stream`, `paging`, `reading`,
-//! `following`). For operators: [`status`], `metrics`, `http`, `http_port`.
+//! (`session`, `answers`, `outbox`, `chunk`), and its streams (`stream`, `paging`, `unsent`,
+//! `reading`, `following`). For operators: [`status`], `metrics`, `http`, `http_port`.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -35,6 +35,7 @@ pub mod status;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod unsent;
 mod writer;
 
 pub use listener::{ListenError, Ports};

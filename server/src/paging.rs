@@ -12,6 +12,7 @@ use quipu_types::{Position, ReadError, Record};
 use crate::budget::Charge;
 use crate::reader::panicked;
 use crate::stream::{Over, StreamTask};
+use crate::unsent::Unsent;
 
 /// A filter that takes nothing is not given a thread for longer than this.
 const PAGES_IN_A_ROW: usize = 16;
@@ -29,7 +30,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    fn are_all_in(&self, positions: Option<&RangeInclusive<Position>>) -> bool {
+    pub(crate) fn are_all_in(&self, positions: Option<&RangeInclusive<Position>>) -> bool {
         let ends = [self.records.first(), self.records.last()];
         positions.is_some_and(|positions| {
             ends.into_iter().flatten().all(|record| positions.contains(&record.position()))
@@ -52,10 +53,10 @@ pub(crate) trait Source: Send + 'static {
 
     /// What it has looked at, if it goes forward.
     fn after(&self) -> Position;
-}
 
-/// A page that waits for more room than it was given.
-type Unsent = Option<(Found, Charge)>;
+    /// Keeps its place and nothing else: it is about to wait.
+    fn forget(&mut self);
+}
 
 /// Sends what there is, one page at least; the first has room. The source comes back.
 pub(crate) async fn send<S: Source>(
@@ -63,22 +64,23 @@ pub(crate) async fn send<S: Source>(
     mut source: S,
     charge: Charge,
 ) -> Result<S, Over> {
-    let (unsent, source) = if source.is_on_disk() {
+    let (unsent, mut source) = if source.is_on_disk() {
         let on_thread = Arc::clone(task);
         let work = move || Ok::<_, ReadError>((in_a_row(&on_thread, &mut source, charge)?, source));
         task.session.service.readers.run(work).await.ok_or_else(panicked)??
     } else {
         (in_a_row(task, &mut source, charge)?, source)
     };
-    if let Some((found, charge)) = unsent {
-        task.send(found, charge).await?;
+    if let Some(unsent) = unsent {
+        source.forget();
+        unsent.send(task).await?;
     }
     Ok(source)
 }
 
 /// Positions whose records are a sealed segment's, which keeps them mapped, or were read alone:
 /// to hold such a record is to hold no more. One of the newest would hold its whole group.
-fn kept_after(task: &StreamTask, after: Position) -> Option<RangeInclusive<Position>> {
+pub(crate) fn kept_after(task: &StreamTask, after: Position) -> Option<RangeInclusive<Position>> {
     let segments = task.session.service.log.shared().segments.snapshot();
     let next = after.next();
     let segment = &segments[segment_of(&segments, next)?];
@@ -90,13 +92,18 @@ fn in_a_row(
     task: &StreamTask,
     source: &mut impl Source,
     mut charge: Charge,
-) -> Result<Unsent, ReadError> {
+) -> Result<Option<Unsent>, ReadError> {
     for _ in 0..PAGES_IN_A_ROW {
         let kept = kept_after(task, source.after());
         let mut found = source.next(task.page_limits(&charge))?;
         found.is_kept = found.are_all_in(kept.as_ref());
         if found.bytes() > charge.bytes() {
-            return Ok(Some((found, charge)));
+            // Given back first: two that hold a page and want more would wait for each other.
+            drop(charge);
+            match task.try_room_for(found.bytes()) {
+                Some(more) => charge = more,
+                None => return Ok(Some(Unsent::of(found))),
+            }
         }
         task.put(found, Some(charge));
         let goes_on = source.is_on_disk() && task.is_over().is_none() && task.has_credit();
@@ -111,10 +118,14 @@ fn in_a_row(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
+    use bytes::Bytes;
     use quipu_engine::{EventLog, LogOptions, Origin};
     use quipu_protocol::{Credit, Records, Response};
+    use quipu_types::record::RecordBuffer;
     use quipu_types::{AggregateKey, Append, NewEvent, Timestamp, Uuid};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::options::ServerOptions;
@@ -130,6 +141,7 @@ mod tests {
         pages: Vec<Result<Found, ReadError>>,
         looked: Arc<AtomicUsize>,
         on_page: Box<dyn FnMut(usize) + Send>,
+        forgotten: usize,
     }
 
     impl Source for Scripted {
@@ -145,6 +157,10 @@ mod tests {
 
         fn after(&self) -> Position {
             Position::START
+        }
+
+        fn forget(&mut self) {
+            self.forgotten += 1;
         }
     }
 
@@ -176,7 +192,8 @@ mod tests {
 
     impl Bench {
         fn source(&self, pages: Vec<Result<Found, ReadError>>) -> Scripted {
-            Scripted { pages, looked: Arc::clone(&self.looked), on_page: Box::new(|_| {}) }
+            let (looked, on_page) = (Arc::clone(&self.looked), Box::new(|_| {}));
+            Scripted { pages, looked, on_page, forgotten: 0 }
         }
 
         async fn send(&self, source: Scripted) -> Result<Scripted, Over> {
@@ -242,13 +259,66 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_that_is_larger_than_its_room_is_sent_once_it_has_more() {
+    async fn records_that_are_larger_than_a_page_go_at_once_where_there_is_room() {
         let options = ServerOptions { page_bytes: 8, ..ServerOptions::default() };
         let bench = bench(ALL, options);
         let source = bench.send(bench.source(pages(3))).await.ok().unwrap();
-        assert_eq!((bench.looked(), source.pages.len()), (1, 2));
-        let expected = Response::Records(Records(vec![record(1)]));
+        assert_eq!((bench.looked(), source.forgotten), (3, 0));
+        let expected = |position| (1, Response::Records(Records(vec![record(position)])));
+        assert_eq!(written(&bench.task.session.outbox), [1, 2, 3].map(expected));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_waits_for_room_is_not_kept_and_read_again_once_it_has_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = testing::log(&folder);
+        for id in 1..=2 {
+            append(&log, id, "{}".to_owned()).await;
+        }
+        let stored = [1, 2].map(|position| log.record_at(Position(position)).unwrap());
+        let all = 2 * stored[0].as_bytes().len();
+        let options = ServerOptions {
+            connection_output_bytes: all,
+            page_bytes: 8,
+            ..ServerOptions::default()
+        };
+        let bench = bench_on(folder, log, ALL, options);
+        let kept = Arc::new(());
+        let found = Found { records: vec![tracked(&stored[0], &kept)], ..Found::default() };
+        let last = Found { records: vec![stored[1].clone()], ..Found::default() };
+        let others = bench.task.session.output.charge(all - 8).await;
+        let mut send = Box::pin(bench.send(bench.source(vec![Ok(found), Ok(last)])));
+        assert!(timeout(Duration::from_millis(200), &mut send).await.is_err(), "there is no room");
+        assert_eq!((bench.looked(), Arc::strong_count(&kept)), (1, 1), "it keeps the record");
+        assert!(written(&bench.task.session.outbox).is_empty());
+        drop(others);
+        let source = send.await.ok().unwrap();
+        assert_eq!((source.pages.len(), source.forgotten), (1, 1));
+        let [first, _] = stored;
+        let expected = Response::Records(Records(vec![first]));
         assert_eq!(written(&bench.task.session.outbox), [(1, expected)]);
+    }
+
+    /// A copy of a record that holds something else for as long as it is held.
+    fn tracked(record: &Record, by: &Arc<()>) -> Record {
+        struct Tracked(RecordBuffer, #[expect(dead_code, reason = "it is held")] Arc<()>);
+        impl AsRef<[u8]> for Tracked {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let mut bytes = RecordBuffer::new();
+        bytes.extend_from_slice(record.as_bytes());
+        Record::parse(Bytes::from_owner(Tracked(bytes, Arc::clone(by)))).unwrap()
+    }
+
+    async fn append(log: &EventLog, id: u128, payload: String) {
+        let (key, at) = (AggregateKey::new("T", "1"), Timestamp::from_micros(1));
+        let event = NewEvent::json(Uuid::from_u128(id), key, "Made", at, payload);
+        let append = log.prepare(&Append::any(vec![event]), Origin::Client).unwrap();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        log.submit(append, Box::new(move |it| drop(sender.send(it)))).unwrap().await.unwrap();
+        receiver.await.unwrap().unwrap();
     }
 
     /// A log of small segments, two of them sealed.
@@ -258,13 +328,7 @@ mod tests {
         options.limits.event_bytes_max = 64 << 10;
         let log = testing::log_with(folder, options);
         for id in 1.. {
-            let payload = format!("\"{}\"", "x".repeat(40_000));
-            let (key, at) = (AggregateKey::new("T", "1"), Timestamp::from_micros(1));
-            let event = NewEvent::json(Uuid::from_u128(id), key, "Made", at, payload);
-            let append = log.prepare(&Append::any(vec![event]), Origin::Client).unwrap();
-            let (sender, receiver) = tokio::sync::oneshot::channel();
-            log.submit(append, Box::new(move |it| drop(sender.send(it)))).unwrap().await.unwrap();
-            receiver.await.unwrap().unwrap();
+            append(&log, id, format!("\"{}\"", "x".repeat(40_000))).await;
             if log.shared().segments.snapshot().iter().filter(|it| it.is_indexed()).count() == 2 {
                 break;
             }

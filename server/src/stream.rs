@@ -145,6 +145,11 @@ impl StreamTask {
         self.unless_over(self.session.output.charge_at_most(page_bytes)).await
     }
 
+    /// Waits for room for so many bytes of records, or for the end.
+    pub(crate) async fn room_for(&self, bytes: usize) -> Result<Charge, Over> {
+        self.unless_over(self.session.output.charge(bytes)).await
+    }
+
     async fn unless_over(&self, charge: impl Future<Output = Charge>) -> Result<Charge, Over> {
         let mut charge = std::pin::pin!(charge);
         loop {
@@ -160,16 +165,12 @@ impl StreamTask {
 
     /// Room for another page, if there is room now.
     pub(crate) fn try_room(&self) -> Option<Charge> {
-        self.session.output.try_charge(self.session.service.options.page_bytes)
+        self.try_room_for(self.session.service.options.page_bytes)
     }
 
-    /// Puts in what is larger than the room it was given, once it has room of its own.
-    pub(crate) async fn send(&self, found: Found, charge: Charge) -> Result<(), Over> {
-        // Given back first: two that hold a page and want more would wait for each other.
-        drop(charge);
-        let charge = self.unless_over(self.session.output.charge(found.bytes())).await?;
-        self.put(found, Some(charge));
-        Ok(())
+    /// Room for so many bytes of records, if there is room now.
+    pub(crate) fn try_room_for(&self, bytes: usize) -> Option<Charge> {
+        self.session.output.try_charge(bytes)
     }
 
     /// Puts in what was found: a message of records, which have room, and marks.

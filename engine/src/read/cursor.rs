@@ -136,14 +136,27 @@ impl Cursor {
     /// newest groups, which are in memory with all that follow them.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
-        let next = match (&self.held, self.peek_position()) {
-            (Some(held), _) => held.position(),
-            (None, Some(position)) => position,
-            (None, None) => self.first,
-        };
+        let next = self.next_position().unwrap_or(self.first);
         let segments = self.log.segments.snapshot();
         self.direction == Direction::Forward
             && segment_of(&segments, next).is_some_and(|it| segments[it].is_in_tail(next))
+    }
+
+    /// Keeps its place and nothing else, for as long as it waits: no group, no record, no list of
+    /// positions. The next page looks them up again.
+    pub fn forget(&mut self) {
+        let next = self.next_position();
+        (self.plan, self.held, self.group) = (None, None, None);
+        match (next, self.direction) {
+            (None, _) => {}
+            (Some(next), Direction::Forward) => self.first = next,
+            (Some(next), Direction::Backward) => self.last = next,
+        }
+    }
+
+    /// The position to be looked at next, if it is known.
+    fn next_position(&self) -> Option<Position> {
+        self.held.as_ref().map(Record::position).or_else(|| self.peek_position())
     }
 
     /// The next page.
@@ -333,5 +346,104 @@ impl Cursor {
             .record(position)
             .map_err(|fault| plan.segment.damage(position, &fault.to_string()))?;
         Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quipu_types::{AggregateKey, Append, NewEvent, Timestamp, Uuid};
+
+    use super::*;
+    use crate::clock::System;
+    use crate::log::EventLog;
+    use crate::options::LogOptions;
+    use crate::shared::Environment;
+    use crate::storage::{Access, Backend, DiskStorage, Mapping};
+
+    const EVENTS: u64 = 60;
+
+    fn event(id: u64) -> NewEvent {
+        let key = AggregateKey::new("Call", (id % 3).to_string());
+        let id = Uuid::from_u128(id.into());
+        let mut event = NewEvent::json(id, key, "Made", Timestamp::from_micros(1), "{}");
+        event.metadata.correlation_id = (id.as_u128() % 2).to_string();
+        event
+    }
+
+    /// A log of several segments, all but the last of them indexed.
+    fn log(folder: &tempfile::TempDir) -> EventLog {
+        let mut options = LogOptions { segment_bytes: 64 * 1024, ..LogOptions::default() };
+        options.limits.append_bytes_max = 16 * 1024;
+        let storage =
+            DiskStorage::open(folder.path(), Access::ReadWrite, Backend::Auto, Mapping::Mapped);
+        let env = Environment {
+            storage: Arc::new(storage.unwrap()),
+            clock: Arc::new(System),
+            entropy: Arc::new(System),
+        };
+        let log = EventLog::open(env, options).unwrap();
+        for first in (1..=EVENTS).step_by(2) {
+            log.append(&Append::any(vec![event(first), event(first + 1)])).unwrap();
+        }
+        while log.shared().segments.snapshot().iter().filter(|it| !it.is_indexed()).count() > 1 {
+            std::thread::yield_now();
+        }
+        log
+    }
+
+    fn requests() -> Vec<ReadRequest> {
+        let correlated = Filter { correlation_id: Some("1".to_owned()), ..Filter::default() };
+        let filters =
+            [Filter::default(), Filter::aggregate(AggregateKey::new("Call", "1")), correlated];
+        let mut requests = Vec::new();
+        for filter in filters {
+            for direction in [Direction::Forward, Direction::Backward] {
+                for (from, limit) in [(None, None), (Some(15), None), (None, Some(9))] {
+                    requests.push(ReadRequest { filter: filter.clone(), from, direction, limit });
+                }
+            }
+        }
+        requests
+    }
+
+    /// All that a read finds, in pages; after each one the cursor waits if it is told to.
+    fn read(mut cursor: Cursor, limits: PageLimits, waits: bool) -> Vec<Position> {
+        let mut found = Vec::new();
+        loop {
+            let page = cursor.next_page(limits).unwrap();
+            found.extend(page.records.iter().map(Record::position));
+            if page.is_last {
+                assert!(cursor.is_done());
+                return found;
+            }
+            if waits {
+                let before = (cursor.is_done(), cursor.is_in_memory());
+                let looked_up_to = cursor.looked_up_to();
+                cursor.forget();
+                assert!(cursor.plan.is_none() && cursor.held.is_none() && cursor.group.is_none());
+                assert_eq!((cursor.is_done(), cursor.is_in_memory()), before);
+                let is_backward = cursor.direction == Direction::Backward;
+                assert!(is_backward || cursor.looked_up_to() >= looked_up_to);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_waits_holds_its_place_alone_and_goes_on_from_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = log(&folder);
+        assert!(log.shared().segments.snapshot().len() > 2);
+        let record = log.record_at(Position(1)).unwrap().as_bytes().len();
+        for request in requests() {
+            let begin = || Cursor::new(Arc::clone(log.shared()), request.clone());
+            let expected = read(begin(), PageLimits::default(), false);
+            assert!(expected.len() > 4, "{request:?}");
+            for (records, bytes) in [(1, usize::MAX), (3, usize::MAX), (9, record * 5 / 2)] {
+                let limits = PageLimits { records, bytes, ..PageLimits::default() };
+                assert_eq!(read(begin(), limits, true), expected, "{request:?} {limits:?}");
+            }
+            let limits = PageLimits { looked_at: 1, ..PageLimits::default() };
+            assert_eq!(read(begin(), limits, true), expected, "{request:?}, one at a time");
+        }
     }
 }
