@@ -97,7 +97,12 @@ impl<R: AsyncRead + Unpin> Inlet<R> {
         match self.framer.advance(&mut self.buffer)? {
             Progress::Frame(frame) => {
                 self.pace.reset();
-                Ok(Some(Taken { frame, charge: self.charge.take() }))
+                let charge = self.charge.take();
+                if charge.is_some() {
+                    // What follows would keep the message's memory when its room is given back.
+                    self.buffer = BytesMut::from(&self.buffer[..]);
+                }
+                Ok(Some(Taken { frame, charge }))
             }
             Progress::Need(missing) => {
                 self.missing = missing;
@@ -183,5 +188,59 @@ impl<R: AsyncRead + Unpin> Inlet<R> {
         };
         // A client that has not finished by then is not waited for.
         timeout(within, forget).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use quipu_protocol::{MAGIC, Message, Pong};
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::budget::Budget;
+
+    const LARGE_BYTES: usize = 8 << 20;
+
+    fn inlet<R: AsyncRead + Unpin>(io: R) -> Inlet<R> {
+        let long = Duration::from_mins(1);
+        let patience = Patience { dead_after: long, progress_within: long, progress_bytes: 1 };
+        let mut inlet = Inlet::new(io, patience);
+        inlet.set_bytes_max(LARGE_BYTES);
+        inlet
+    }
+
+    /// A large message of a kind that nobody knows, and `count` Pongs.
+    fn wire(count: usize) -> Vec<u8> {
+        let length = u32::try_from(LARGE_BYTES).unwrap();
+        let header =
+            quipu_protocol::Header { length, kind: 0x42, flags: 0, zero: 0, request_id: 1 };
+        let mut pongs = BytesMut::new();
+        for id in 0..count {
+            Pong.encode(id as u64, &mut pongs);
+        }
+        let body = vec![0; LARGE_BYTES - header.encode().len()];
+        [&MAGIC[..], &header.encode(), &body, &pongs].concat()
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_large_message_keeps_none_of_its_memory() {
+        let purse = Purse::new(LARGE_BYTES, &Arc::new(Budget::new(LARGE_BYTES)));
+        let (mut near, far) = duplex(256 << 10);
+        let mut inlet = inlet(far);
+        let mut wire = wire(100);
+        // Each part ends one message and begins the next.
+        let rest = wire.split_off(MAGIC.len() + LARGE_BYTES + 8);
+        let send = async { near.write_all(&wire).await.unwrap() };
+        let (taken, ()) = tokio::join!(inlet.next(&purse), send);
+        assert!(taken.unwrap().charge.is_some());
+        for part in rest.chunks(16) {
+            near.write_all(part).await.unwrap();
+            let taken = inlet.next(&purse).await.unwrap();
+            assert!(taken.frame.body.is_empty() && taken.charge.is_none());
+            let kept = inlet.buffer.capacity();
+            assert!(kept <= 2 * READ_BYTES_MAX, "{kept} bytes for {}", inlet.buffer.len());
+        }
     }
 }
