@@ -127,7 +127,8 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         }
     }
 
-    /// Answers a message that cannot be taken. A bad append is answered in its turn.
+    /// Answers a message that cannot be taken. A bad append is answered in its turn. What is about
+    /// an open request ends the connection: an answer would close that request, which goes on.
     async fn refuse(
         &mut self,
         frame: &Frame,
@@ -136,10 +137,9 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     ) -> Result<(), Fault> {
         let id = frame.failed_request(&error);
         let fault = Fault::from(error);
-        if id == 0 {
+        if id == 0 || !self.session.outbox.open(id) {
             return Err(fault);
         }
-        self.session.outbox.open(id);
         if is_append(frame) {
             let number = self.owe(frame, charge).await;
             self.settle(number, Err(fault));

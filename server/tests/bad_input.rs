@@ -205,6 +205,29 @@ async fn an_unknown_request_is_refused_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn what_is_unknown_about_an_open_request_ends_the_connection() {
+    let served = serve(ServerOptions::default()).await;
+    // Credit and Cancel with a flag, and kinds that a server sends.
+    let unknown = [(0x05, 1), (0x06, 1), (0x83, 0), (0x85, 0), (0xff, 0)];
+    for (stored, (kind, flags)) in (0..).zip(unknown) {
+        let mut client = served.client().await;
+        client.ask(5, &support::subscribe(stored, MUCH)).await;
+        assert!(matches!(client.next().await, Some((5, Response::Mark(_)))));
+        let mut unknown = raw(24, kind, 5);
+        unknown[5] = flags;
+        client.send(&unknown).await;
+        assert_eq!(client.fault().await, (0, Fault::Unknown { kind, flags }));
+        client.is_closed().await;
+        // About no request, each is refused by itself.
+        let mut client = served.client().await;
+        client.send(&unknown).await;
+        assert_eq!(client.fault().await, (5, Fault::Unknown { kind, flags }));
+        client.append(6, vec![event(1 + u128::from(stored))]).await;
+    }
+    served.holds_nothing().await;
+}
+
+#[tokio::test]
 async fn a_malformed_request_fails_alone_a_malformed_notice_ends_the_connection() {
     let served = serve(ServerOptions::default()).await;
     let mut client = served.client().await;
