@@ -23,8 +23,8 @@ pub(crate) struct Farewell(pub(crate) Option<Fault>);
 /// Invariants:
 /// 1. Messages are written in the order put in.
 /// 2. A request is no longer open when its closing message can reach the client.
-/// 3. Of successive marks of a stream, a checkpoint is written only if it is the last: a client
-///    that does not read lets no more gather than one for each stream and page.
+/// 3. Of successive marks of a stream at most two are written, the last among them: a client that
+///    does not read lets no more gather than these for each stream and page.
 #[derive(Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
@@ -40,10 +40,17 @@ struct State {
     /// Small messages behind the chunks, gathered.
     small: BytesMut,
     small_bytes: usize,
-    /// Where in `small` the last message of a stream is a checkpoint.
-    checkpoints: HashMap<u64, usize, RandomState>,
+    /// Where in `small` the last messages of a stream are marks.
+    marks: HashMap<u64, Marks, RandomState>,
     open: HashSet<u64, RandomState>,
     farewell: Option<Farewell>,
+}
+
+/// The marks of a stream behind which nothing else of it has been put in: the last, and where there
+/// is one before it.
+struct Marks {
+    before: Option<usize>,
+    last: (usize, Mark),
 }
 
 impl State {
@@ -53,25 +60,38 @@ impl State {
         self.small_bytes += self.small.len() - before;
     }
 
-    /// A checkpoint that is still here says less than the mark that follows it.
     fn mark(&mut self, request_id: u64, mark: Mark) {
-        let before = self.checkpoints.remove(&request_id);
-        let at = before.unwrap_or(self.small.len());
-        if before.is_some() {
-            let mut message = BytesMut::new();
-            mark.encode(request_id, &mut message);
-            self.small[at..at + message.len()].copy_from_slice(&message);
+        let Some(mut marks) = self.marks.remove(&request_id) else {
+            let last = (self.small.len(), mark);
+            self.put(request_id, &mark);
+            self.marks.insert(request_id, Marks { before: None, last });
+            return;
+        };
+        let (at, last) = marks.last;
+        // What a checkpoint says is said by the mark that follows it.
+        if matches!(last, Mark::Checkpoint(_)) {
+            self.put_at(at, request_id, mark);
+        } else if let Some(before) = marks.before {
+            self.put_at(before, request_id, last);
+            self.put_at(at, request_id, mark);
         } else {
+            marks = Marks { before: Some(at), last: (self.small.len(), mark) };
             self.put(request_id, &mark);
         }
-        if matches!(mark, Mark::Checkpoint(_)) {
-            self.checkpoints.insert(request_id, at);
-        }
+        marks.last.1 = mark;
+        self.marks.insert(request_id, marks);
+    }
+
+    /// All marks are of the same length.
+    fn put_at(&mut self, at: usize, request_id: u64, mark: Mark) {
+        let mut message = BytesMut::new();
+        mark.encode(request_id, &mut message);
+        self.small[at..at + message.len()].copy_from_slice(&message);
     }
 
     fn gather(&mut self) {
         if !self.small.is_empty() {
-            self.checkpoints.clear();
+            self.marks.clear();
             let bytes = self.small.split().freeze();
             self.chunks.push_back(Chunk::whole(bytes, None));
         }
@@ -104,7 +124,7 @@ impl Outbox {
     pub(crate) fn close(&self, request_id: u64, message: &impl Message) {
         let mut state = self.state.lock();
         state.put(request_id, message);
-        state.checkpoints.remove(&request_id);
+        state.marks.remove(&request_id);
         state.open.remove(&request_id);
         self.tell_if_all_closed(&state);
         drop(state);
@@ -190,6 +210,22 @@ mod tests {
     use super::*;
     use crate::budget::{Budget, Purse};
     use crate::testing::written;
+
+    #[test]
+    fn of_any_marks_that_follow_each_other_the_last_two_are_written() {
+        let outbox = Outbox::default();
+        let (live, behind) =
+            (|at| Mark::CaughtUp(Position(at)), |at| Mark::FellBehind(Position(at)));
+        for position in 1..=10 {
+            outbox.mark(1, live(position));
+            outbox.mark(2, Mark::Checkpoint(Position(position)));
+            outbox.mark(1, Mark::Checkpoint(Position(position)));
+            outbox.mark(1, behind(position));
+            outbox.mark(2, live(position));
+        }
+        let expected = [(1, live(10)), (2, live(9)), (1, behind(10)), (2, live(10))];
+        assert_eq!(written(&outbox), expected.map(|(id, mark)| (id, Response::Mark(mark))));
+    }
 
     #[tokio::test]
     async fn of_checkpoints_that_follow_each_other_the_last_is_written() {
