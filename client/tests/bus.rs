@@ -494,6 +494,36 @@ fn a_subscription_that_is_given_up_while_it_is_saved_leaves_its_name_and_the_bus
     });
 }
 
+/// The first save is stored, but the server dies before it says so, and is down for longer than a
+/// call waits; the next save met that record, and the bus believed itself lost.
+#[test]
+fn an_outage_after_places_were_saved_is_not_taken_for_another_run() {
+    block_on(async {
+        let log = Log::new();
+        let store = Arc::new(Flaky { store: log.store.clone(), errors: Mutex::default() });
+        let bus = EventBus::open(store.clone(), BusOptions::default()).await.unwrap();
+        let book = Book::default();
+        let down = AppendError::NotWritten("the server is down".to_owned());
+        let unknown = AppendError::OutcomeUnknown("no answer".to_owned());
+        *store.errors.lock() = [unknown, down.clone(), down.clone()].into();
+        for _ in 0..2 {
+            let refused = bus.subscribe(Handler::new("h"), book.writer()).await;
+            assert_eq!(refused, Err(BusError::Append(down.clone())));
+        }
+        bus.subscribe(Handler::new("h"), book.writer()).await.unwrap();
+        log.store(&[("a", "Begun")]).await;
+        book.filled(1).await;
+        // One that was surely not stored is not sent again: what is saved next is newer.
+        *store.errors.lock() = [down.clone()].into();
+        let refused = bus.subscribe(Handler::new("other"), book.writer()).await;
+        assert_eq!(refused, Err(BusError::Append(down)));
+        bus.stop().await.unwrap();
+        let (version, places) = Places::newest(&*log.store, "main").await.unwrap();
+        let handlers: Vec<_> = places.unwrap().handlers.into_keys().collect();
+        assert_eq!((version, handlers), (Version(4), vec!["h".to_owned()]));
+    });
+}
+
 /// Puts a record of places into the log, as another program might.
 async fn put_places(log: &Log, places: serde_json::Value) {
     let key = AggregateKey::new(CHECKPOINT_TYPE, "main");

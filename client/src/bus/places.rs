@@ -95,8 +95,17 @@ pub(super) struct SavedPlaces {
 struct Saved {
     version: Version,
     places: Places,
-    /// What was sent and not answered: whoever waited for it may have given up.
-    sent: Option<(Append, Places)>,
+    sent: Option<Sent>,
+}
+
+/// Places that were sent, and of which nobody has told yet whether they are stored: whoever waited
+/// for the answer may have given up, or there was none.
+#[derive(Clone)]
+struct Sent {
+    append: Append,
+    places: Places,
+    /// An attempt before may have been stored.
+    is_uncertain: bool,
 }
 
 impl SavedPlaces {
@@ -120,30 +129,32 @@ impl SavedPlaces {
         change: impl FnOnce(Places) -> Places,
     ) -> Result<Position, BusError> {
         let mut saved = self.saved.lock().await;
-        if let Some((append, places)) = saved.sent.clone() {
-            self.send(&mut saved, append, places).await?;
+        if let Some(sent) = saved.sent.clone() {
+            self.send(&mut saved, sent).await?;
         }
         let places = change(saved.places.clone());
         let append = places.append(&self.bus, saved.version);
-        self.send(&mut saved, append, places).await
+        self.send(&mut saved, Sent { append, places, is_uncertain: false }).await
     }
 
-    /// Sent again it is found by its id, if it was stored.
-    async fn send(
-        &self,
-        saved: &mut Saved,
-        append: Append,
-        places: Places,
-    ) -> Result<Position, BusError> {
-        saved.sent = Some((append.clone(), places.clone()));
-        let outcome = loop {
+    /// Sent again it is found by its id, if it was stored: nothing else is saved before that is
+    /// known, or it would meet its own record and take it for that of another run.
+    async fn send(&self, saved: &mut Saved, sent: Sent) -> Result<Position, BusError> {
+        saved.sent = Some(Sent { is_uncertain: true, ..sent.clone() });
+        let Sent { append, places, mut is_uncertain } = sent;
+        let answer = loop {
             match self.store.append_system(append.clone()).await {
-                Err(error) if error.is_outcome_unknown() => Delay::new(RETRY_PAUSE).await,
+                Err(error) if error.is_outcome_unknown() => {
+                    is_uncertain = true;
+                    Delay::new(RETRY_PAUSE).await;
+                }
                 answer => break answer,
             }
         };
-        saved.sent = None;
-        match outcome {
+        if !is_uncertain || answer.as_ref().err().is_none_or(tells_of_all) {
+            saved.sent = None;
+        }
+        match answer {
             Ok(outcome) => {
                 (saved.version, saved.places) = (saved.version.next(), places);
                 Ok(outcome.last_position())
@@ -157,4 +168,11 @@ impl SavedPlaces {
     pub(super) async fn last(&self) -> Places {
         self.saved.lock().await.places.clone()
     }
+}
+
+/// Whether an error says that no attempt was stored, and not just that the last one was not.
+fn tells_of_all(error: &AppendError) -> bool {
+    use AppendError::{Conflict, IdConflict, Invalid};
+    // The ids are looked up before the versions; and what is invalid once is so always.
+    matches!(error, Conflict(_) | IdConflict { .. } | Invalid(_))
 }

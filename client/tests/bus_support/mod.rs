@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -76,6 +77,50 @@ pub(crate) enum Moment {
     Read(AggregateKey),
     /// When something has been stored for this aggregate of the system's.
     Stored(AggregateKey),
+}
+
+/// A log behind a server that answers some saves of places with errors. What is answered with
+/// "outcome unknown" is stored all the same.
+pub(crate) struct Flaky {
+    pub(crate) store: Arc<Embedded>,
+    pub(crate) errors: Mutex<VecDeque<AppendError>>,
+}
+
+impl EventStore for Flaky {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.store.append(append)
+    }
+
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        let is_of_places = append.events[0].aggregate.aggregate_type == CHECKPOINT_TYPE;
+        async move {
+            let error = if is_of_places { self.errors.lock().pop_front() } else { None };
+            match error {
+                Some(error) if !error.is_outcome_unknown() => Err(error),
+                error => {
+                    let outcome = self.store.append_system(append).await?;
+                    error.map_or(Ok(outcome), Err)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn read(&self, request: ReadRequest) -> RecordStream {
+        self.store.read(request)
+    }
+
+    fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {
+        self.store.subscribe(request)
+    }
+
+    fn log_id(&self) -> Uuid {
+        self.store.log_id()
+    }
+
+    fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>> {
+        self.store.version(key)
+    }
 }
 
 /// A log in which something happens at a moment, once.
