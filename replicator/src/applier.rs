@@ -17,7 +17,7 @@ use crate::sql_error::{Remedy, SqlError};
 
 /// Over how long a rate is told.
 const RATE_OVER: Duration = Duration::from_secs(1);
-const PARK: &str = "INSERT INTO event_parked (subscriber_name, sequence_number, id, \
+const PARK: &str = "INSERT INTO :own.event_parked (subscriber_name, sequence_number, id, \
         aggregate_type, aggregate_id, event_type, error, event)
     SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
         $7::text[], $8::bytea[])";
@@ -123,14 +123,15 @@ impl Applier {
 
     /// Says in the checkpoints that nobody works on them any more.
     pub(crate) async fn note_stopped(&self) -> Result<(), ReplicateError> {
-        const NOTE: &str = "UPDATE event_subscriptions AS s \
+        const NOTE: &str = "UPDATE :own.event_subscriptions AS s \
             SET status = 'stopped', updated_at = now() \
             FROM unnest($1::text[], $2::bigint[]) AS n(name, epoch) \
             WHERE s.subscriber_name = n.name AND s.epoch = n.epoch AND s.status = 'running'";
         let names: Vec<&str> =
             self.members.iter().map(|it| it.checkpoint.subscriber.as_str()).collect();
         let epochs: Vec<i64> = self.members.iter().map(|it| it.checkpoint.epoch).collect();
-        self.session.execute("note that it stops", NOTE, &[&names, &epochs]).await?;
+        let note = self.session.own(NOTE);
+        self.session.execute("note that it stops", &note, &[&names, &epochs]).await?;
         Ok(())
     }
 
@@ -246,7 +247,7 @@ impl Applier {
         self.session
             .execute(
                 "park events",
-                PARK,
+                &self.session.own(PARK),
                 &[
                     name,
                     &positions,

@@ -7,6 +7,8 @@
 use std::time::Duration;
 
 use quipu_client::{Position, Uuid};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::error::ReplicateError;
 use crate::migrations::in_transaction;
@@ -33,15 +35,17 @@ pub(crate) const HOLDER: &str = concat!(
         AND ((l.classid::bigint << 32) | l.objid::bigint) = ",
     lock_key!()
 );
-const ADD: &str = "INSERT INTO event_subscriptions (subscriber_name, event_type, status, log_id) \
-    SELECT $1::text, $2::text, 'running', $3::uuid \
-    WHERE NOT EXISTS (SELECT 1 FROM event_subscriptions WHERE subscriber_name = $1::text)";
-const FIND: &str = "SELECT last_processed_sequence, log_id FROM event_subscriptions \
+const ADD: &str = "INSERT INTO :own.event_subscriptions \
+        (subscriber_name, event_type, status, log_id) \
+    SELECT $1::text, $2::text, 'stopped', $3::uuid \
+    WHERE NOT EXISTS (SELECT 1 FROM :own.event_subscriptions WHERE subscriber_name = $1::text) \
+    RETURNING id";
+const FIND: &str = "SELECT last_processed_sequence, log_id, id FROM :own.event_subscriptions \
     WHERE subscriber_name = $1 FOR UPDATE";
-const TAKE: &str = "UPDATE event_subscriptions \
+const TAKE: &str = "UPDATE :own.event_subscriptions \
     SET epoch = epoch + 1, event_type = $2, status = 'running', updated_at = now() \
     WHERE subscriber_name = $1 RETURNING epoch";
-const MOVE: &str = "UPDATE event_subscriptions AS s
+const MOVE: &str = "UPDATE :own.event_subscriptions AS s
     SET last_processed_sequence = n.position, status = n.status, updated_at = now(),
         last_error = coalesce(n.problem, s.last_error), error_count = s.error_count + n.errors,
         lag_events = n.lag_events, lag_seconds = n.lag_seconds, events_per_second = $8
@@ -49,6 +53,16 @@ const MOVE: &str = "UPDATE event_subscriptions AS s
                 $7::bigint[], $9::double precision[])
         AS n(name, epoch, position, status, problem, errors, lag_events, lag_seconds)
     WHERE s.subscriber_name = n.name AND s.epoch = n.epoch";
+
+/// Which checkpoint is to be taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim<'a> {
+    pub(crate) subscriber: &'a str,
+    pub(crate) event_type: &'a str,
+    pub(crate) log_id: Uuid,
+    /// The one that was made with tables of their own; `None` makes it where there is none.
+    pub(crate) id: Option<i64>,
+}
 
 /// A checkpoint that this process owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,42 +111,71 @@ pub(crate) struct Lag {
 pub(crate) async fn take(
     session: &Session,
     schema: &str,
-    subscriber: &str,
-    event_type: &str,
-    log_id: Uuid,
+    claim: Claim<'_>,
 ) -> Result<Checkpoint, ReplicateError> {
-    lock(session, schema, subscriber).await?;
+    let Claim { subscriber, event_type, log_id, id } = claim;
+    if let Some(holder) = lock(session, schema, subscriber).await? {
+        let projection = subscriber.to_owned();
+        return Err(ReplicateError::AlreadyRunning { projection, holder });
+    }
     in_transaction(session, async {
-        let add: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-            [&subscriber, &event_type, &log_id];
-        session.execute("make the checkpoint", ADD, &add).await?;
-        let found = session.query("read the checkpoint", FIND, &[&subscriber]).await?;
-        let row = found.first().ok_or_else(|| fenced(subscriber))?;
+        if id.is_none() {
+            add(session, claim).await?;
+        }
+        let find = session.own(FIND);
+        let found = session.query("read the checkpoint", &find, &[&subscriber]).await?;
+        let is_meant = |row: &&Row| id.is_none_or(|id| id == row.get::<_, i64>(2));
+        let row = found.first().filter(is_meant).ok_or_else(|| absent(claim))?;
         let (position, given) = (position_of(row.get(0)), row.get::<_, Uuid>(1));
         if given != log_id {
             let (projection, actual) = (subscriber.to_owned(), log_id);
             return Err(ReplicateError::OtherLog { projection, given, actual });
         }
-        let taken = session.query("take the checkpoint", TAKE, &[&subscriber, &event_type]).await?;
-        let epoch = taken.first().ok_or_else(|| fenced(subscriber))?.get(0);
+        let take = session.own(TAKE);
+        let taken =
+            session.query("take the checkpoint", &take, &[&subscriber, &event_type]).await?;
+        let epoch = taken.first().ok_or_else(|| absent(claim))?.get(0);
         Ok(Checkpoint { subscriber: subscriber.to_owned(), epoch, position })
     })
     .await
 }
 
-async fn lock(session: &Session, schema: &str, subscriber: &str) -> Result<(), ReplicateError> {
+/// Makes the checkpoint, at the beginning of the log, unless it is there; its id if it was made.
+pub(crate) async fn add(session: &Session, claim: Claim<'_>) -> Result<Option<i64>, SqlError> {
+    let Claim { subscriber, event_type, log_id, .. } = claim;
+    let values: [&(dyn ToSql + Sync); 3] = [&subscriber, &event_type, &log_id];
+    let added = session.query("make the checkpoint", &session.own(ADD), &values).await?;
+    Ok(added.first().map(|row| row.get(0)))
+}
+
+/// Keeps every other rebuild and check of a projection out until the connection ends, whatever
+/// schema they serve: what they fill is named after the projection alone.
+pub(crate) async fn hold(session: &Session, projection: &str) -> Result<(), ReplicateError> {
+    const ANY_SCHEMA: &str = "";
+    match lock(session, ANY_SCHEMA, projection).await? {
+        None => Ok(()),
+        Some(holder) => {
+            Err(ReplicateError::AlreadyBeside { projection: projection.to_owned(), holder })
+        }
+    }
+}
+
+/// Waits for a lock; who holds it, where that does not end in time.
+async fn lock(
+    session: &Session,
+    schema: &str,
+    subscriber: &str,
+) -> Result<Option<String>, SqlError> {
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
     loop {
         let locked = session.query("lock the projection", LOCK, &[&schema, &subscriber]).await?;
         if locked.first().is_some_and(|row| row.get(0)) {
-            return Ok(());
+            return Ok(None);
         }
         if tokio::time::Instant::now() >= deadline {
             let holder = session.query("see who runs", HOLDER, &[&schema, &subscriber]).await?;
             let holder = holder.first().and_then(|row| row.get::<_, Option<String>>(0));
-            let projection = subscriber.to_owned();
-            let holder = holder.unwrap_or_else(|| "which has just ended".to_owned());
-            return Err(ReplicateError::AlreadyRunning { projection, holder });
+            return Ok(Some(holder.unwrap_or_else(|| "which has just ended".to_owned())));
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
@@ -161,7 +204,7 @@ pub(crate) async fn advance(
     let moved = session
         .execute(
             "move the checkpoints",
-            MOVE,
+            &session.own(MOVE),
             &[
                 &names,
                 &epochs,
@@ -180,10 +223,18 @@ pub(crate) async fn advance(
 
 /// Removes a checkpoint: a rebuild or a check is done with it.
 pub(crate) async fn remove(session: &Session, subscriber: &str) -> Result<(), SqlError> {
-    const REMOVE: &str = "DELETE FROM event_subscriptions WHERE subscriber_name = $1";
-    const EMPTY: &str = "DELETE FROM event_parked WHERE subscriber_name = $1";
-    session.execute("remove the checkpoint", REMOVE, &[&subscriber]).await?;
-    session.execute("remove parked events", EMPTY, &[&subscriber]).await.map(drop)
+    const REMOVE: &str = "DELETE FROM :own.event_subscriptions WHERE subscriber_name = $1";
+    const EMPTY: &str = "DELETE FROM :own.event_parked WHERE subscriber_name = $1";
+    let (remove, empty) = (session.own(REMOVE), session.own(EMPTY));
+    session.execute("remove the checkpoint", &remove, &[&subscriber]).await?;
+    session.execute("remove parked events", &empty, &[&subscriber]).await.map(drop)
+}
+
+fn absent(claim: Claim<'_>) -> ReplicateError {
+    match claim.id {
+        Some(_) => ReplicateError::ShadowGone { projection: claim.subscriber.to_owned() },
+        None => fenced(claim.subscriber),
+    }
 }
 
 fn fenced(projection: &str) -> ReplicateError {

@@ -113,6 +113,26 @@ pub enum ReplicateError {
         /// Who it is, as Postgres knows it.
         holder: String,
     },
+    /// A rebuild or a check of the projection is at work already.
+    #[error(
+        "{projection} is being rebuilt or verified already ({holder}): one at a time, so try again \
+         once that has ended"
+    )]
+    AlreadyBeside {
+        /// The projection.
+        projection: String,
+        /// Who does it, as Postgres knows it.
+        holder: String,
+    },
+    /// What a rebuild or a check fills is not there any more.
+    #[error(
+        "the tables of {projection}, filled beside those that serve, were removed or made anew by \
+         somebody else: start it again"
+    )]
+    ShadowGone {
+        /// The projection, and what they were filled for.
+        projection: String,
+    },
     /// A checkpoint was moved by somebody else: nothing of the batch was applied.
     #[error("the checkpoint of {projection} was taken over by another replicator or a rebuild")]
     Fenced {

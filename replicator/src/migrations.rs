@@ -20,7 +20,7 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu-migrati
 const FIND_MARK: &str = "SELECT c.oid IS NOT NULL, \
     coalesce(obj_description(c.oid, 'pg_class'), '') \
     FROM (SELECT to_regclass($1::text)) AS r(oid) LEFT JOIN pg_class c ON c.oid = r.oid";
-const MAKE_TABLE: &str = "CREATE TABLE quipu_replicator_migrations (
+const MAKE_TABLE: &str = "CREATE TABLE :own.quipu_replicator_migrations (
     projection VARCHAR(255) NOT NULL,
     version INTEGER NOT NULL,
     definition TEXT,
@@ -29,8 +29,8 @@ const MAKE_TABLE: &str = "CREATE TABLE quipu_replicator_migrations (
 )";
 const FIND: &str = "SELECT coalesce(max(version), 0), \
     (array_agg(definition ORDER BY version DESC))[1] \
-    FROM quipu_replicator_migrations WHERE projection = $1";
-const ADD: &str = "INSERT INTO quipu_replicator_migrations (projection, version, definition) \
+    FROM :own.quipu_replicator_migrations WHERE projection = $1";
+const ADD: &str = "INSERT INTO :own.quipu_replicator_migrations (projection, version, definition) \
     VALUES ($1, $2, $3)";
 
 /// Where the tables of a projection are: in the schema that is served, or in one beside it.
@@ -43,12 +43,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// In which schemas tables are looked for, in this order.
-    pub(crate) fn schemas(&self) -> Vec<&str> {
-        self.shadow.iter().chain([&self.schema]).map(String::as_str).collect()
-    }
-
-    fn of_tables(&self) -> &str {
+    /// Where tables are made and looked for. Those that serve are out of sight of a shadow, for
+    /// nothing that is meant for it may reach them.
+    pub(crate) fn of_tables(&self) -> &str {
         self.shadow.as_ref().unwrap_or(&self.schema)
     }
 }
@@ -64,8 +61,8 @@ pub(crate) async fn make_ready(session: &Session, schema: &str) -> Result<(), Re
             Some((true, mark)) if mark == MARK => {}
             Some((true, _)) => return Err(foreign(OWN, schema, &format!("{table} is there"))),
             _ => {
-                session.run("make the table of migrations", MAKE_TABLE).await?;
-                let mark = format!("COMMENT ON TABLE quipu_replicator_migrations IS '{MARK}'");
+                session.run("make the table of migrations", &session.own(MAKE_TABLE)).await?;
+                let mark = format!("COMMENT ON TABLE {table} IS '{MARK}'");
                 session.run("mark the table of migrations", &mark).await?;
             }
         }
@@ -87,20 +84,29 @@ pub(crate) async fn migrate(
     if projection.reads_events() {
         session.run("make the relation `events`", EVENTS_RELATION).await?;
     }
-    in_transaction(session, async {
-        session.execute("wait for other replicators", LOCK, &[&place.schema]).await?;
-        make_schema(session, place.of_tables()).await?;
-        let (migrations, definition) = (projection.migrations(), projection.definition());
-        migrate_one(session, place, label, &migrations, definition).await?;
-        check_statements(session, projection).await
-    })
-    .await
+    in_transaction(session, bring_up_to_date(session, place, projection, label)).await
+}
+
+/// As [`migrate`], inside a transaction that is open; the relation `events` is there already.
+pub(crate) async fn bring_up_to_date(
+    session: &Session,
+    place: &Place,
+    projection: &dyn Projection,
+    label: &str,
+) -> Result<(), ReplicateError> {
+    session.execute("wait for other replicators", LOCK, &[&place.schema]).await?;
+    make_schema(session, place.of_tables()).await?;
+    let path = format!("SET LOCAL search_path TO {}", quoted(place.of_tables()));
+    session.run("set the search path", &path).await?;
+    let (migrations, definition) = (projection.migrations(), projection.definition());
+    migrate_one(session, place, label, &migrations, definition).await?;
+    check_statements(session, projection).await
 }
 
 /// Forgets what was made under this name.
 pub(crate) async fn forget(session: &Session, label: &str) -> Result<(), SqlError> {
-    const FORGET: &str = "DELETE FROM quipu_replicator_migrations WHERE projection = $1";
-    session.execute("forget what was made", FORGET, &[&label]).await.map(drop)
+    const FORGET: &str = "DELETE FROM :own.quipu_replicator_migrations WHERE projection = $1";
+    session.execute("forget what was made", &session.own(FORGET), &[&label]).await.map(drop)
 }
 
 async fn migrate_one(
@@ -110,7 +116,7 @@ async fn migrate_one(
     migrations: &[&str],
     definition: Option<&str>,
 ) -> Result<(), ReplicateError> {
-    let found = session.query("look for tables", FIND, &[&label]).await?;
+    let found = session.query("look for tables", &session.own(FIND), &[&label]).await?;
     let (given, known) = (found.first().map_or(0, |row| row.get::<_, i32>(0)), migrations.len());
     let known = i32::try_from(known).unwrap_or(i32::MAX);
     if given > known {
@@ -123,24 +129,17 @@ async fn migrate_one(
     let schema = place.of_tables();
     for (version, migration) in (1..).zip(migrations).skip(usize::try_from(given).unwrap_or(0)) {
         let doing = format!("make the tables of {label}");
-        // A `DROP … IF EXISTS` must not reach what is served while a shadow of it is made.
-        look_in(session, &[schema]).await?;
         session.run(&doing, migration).await.map_err(|error| {
             if error.is(&SqlState::DUPLICATE_TABLE) || error.is(&SqlState::DUPLICATE_OBJECT) {
                 return foreign(label, schema, &error.to_string());
             }
             error.into()
         })?;
-        look_in(session, &place.schemas()).await?;
-        session.execute("note what was made", ADD, &[&label, &version, &definition]).await?;
+        session
+            .execute("note what was made", &session.own(ADD), &[&label, &version, &definition])
+            .await?;
     }
     Ok(())
-}
-
-async fn look_in(session: &Session, schemas: &[&str]) -> Result<(), SqlError> {
-    let path: Vec<String> = schemas.iter().map(|schema| quoted(schema)).collect();
-    let path = format!("SET LOCAL search_path TO {}", path.join(", "));
-    session.run("set the search path", &path).await
 }
 
 async fn check_statements(

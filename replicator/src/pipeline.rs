@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::applier::{Applier, Member};
 use crate::batch::BatchLimits;
-use crate::checkpoints;
+use crate::checkpoints::{self, Claim};
 use crate::error::ReplicateError;
 use crate::migrations::{EVENTS_RELATION, Place};
 use crate::observer::Observer;
@@ -19,6 +19,7 @@ use crate::postgres::Postgres;
 use crate::projection::Projection;
 use crate::reader::{Reader, Until, watch_end};
 use crate::session::Session;
+use crate::shadow;
 
 /// Batches that are folded and wait for Postgres.
 const BATCHES_WAITING_MAX: usize = 1;
@@ -30,6 +31,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Task {
     pub(crate) projection: Arc<dyn Projection>,
     pub(crate) subscriber: String,
+    /// The checkpoint that was made with the tables, where they are beside those that serve.
+    pub(crate) checkpoint_id: Option<i64>,
 }
 
 /// What pipelines share.
@@ -108,7 +111,7 @@ impl Pipeline {
     ) -> Result<(), ReplicateError> {
         let names: Vec<&str> = self.tasks.iter().map(|task| task.subscriber.as_str()).collect();
         let purpose = names.join(", ");
-        let session = self.setting.postgres.connect_to(&purpose, &self.place.schemas()).await?;
+        let session = self.setting.postgres.connect_to(&purpose, self.place.of_tables()).await?;
         let members = self.take(&session).await?;
         progress.is_ours = true;
         let end = Arc::new(AtomicU64::new(0));
@@ -162,12 +165,14 @@ impl Pipeline {
             session.run("make the relation `events`", EVENTS_RELATION).await?;
         }
         let mut members = Vec::with_capacity(self.tasks.len());
-        for Task { projection, subscriber } in &self.tasks {
+        for Task { projection, subscriber, checkpoint_id } in &self.tasks {
             let event_type = projection.interest().event_type();
-            let log_id = self.setting.store.log_id();
-            let schema = &self.place.schema;
-            let checkpoint =
-                checkpoints::take(session, schema, subscriber, event_type, log_id).await?;
+            let (log_id, id) = (self.setting.store.log_id(), *checkpoint_id);
+            if let Some(id) = id {
+                shadow::check(session, &self.place, subscriber, id).await?;
+            }
+            let claim = Claim { subscriber, event_type, log_id, id };
+            let checkpoint = checkpoints::take(session, &self.place.schema, claim).await?;
             members.push(Member::new(Arc::clone(projection), checkpoint));
         }
         Ok(members)

@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::ReplicateError;
@@ -79,14 +79,15 @@ impl Postgres {
     /// # Errors
     /// Why there is none.
     pub async fn connect(&self, purpose: &str) -> Result<Session, ReplicateError> {
-        self.connect_to(purpose, &[&self.schema]).await
+        self.connect_to(purpose, &self.schema).await
     }
 
-    /// A connection that finds tables in these schemas, and makes them in the first.
+    /// A connection that finds tables in this schema, and makes them there. None is found in the
+    /// schema that is served where this is another one.
     pub(crate) async fn connect_to(
         &self,
         purpose: &str,
-        schemas: &[&str],
+        schema: &str,
     ) -> Result<Session, ReplicateError> {
         let mut config = self.config.clone();
         config.application_name(format!("quipu: {purpose}"));
@@ -94,24 +95,31 @@ impl Postgres {
         let session = match &self.tls {
             None => {
                 let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-                Session::new(client, tokio::spawn(drive(connection)).abort_handle())
+                self.session(client, drive(connection))
             }
             Some(tls) => {
                 let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
-                Session::new(client, tokio::spawn(drive(connection)).abort_handle())
+                self.session(client, drive(connection))
             }
         };
         check(&session).await?;
         // A commit need not wait for the disk: whatever a crash of Postgres takes back, it takes
         // with its checkpoint, and then it is applied again.
-        let path: Vec<String> = schemas.iter().map(|schema| quoted(schema)).collect();
         let settings = format!(
             "SET search_path TO {}; SET synchronous_commit TO off; SET jit TO off; \
              SET TimeZone TO 'UTC'; SET client_min_messages TO warning",
-            path.join(", ")
+            quoted(schema)
         );
         session.run("set up the connection", &settings).await?;
         Ok(session)
+    }
+
+    fn session(
+        &self,
+        client: Client,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) -> Session {
+        Session::new(client, quoted(&self.schema), tokio::spawn(connection).abort_handle())
     }
 }
 
@@ -163,6 +171,11 @@ fn trusting(ca_pem: Option<&[u8]>) -> Result<ClientConfig, String> {
 /// A name as SQL spells it, whatever stands in it.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as SQL spells it.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]

@@ -170,7 +170,8 @@ impl Replicator {
         for projection in &self.projections {
             let subscriber = projection.name().to_owned();
             let position = checkpoint(&session, &subscriber).await?.unwrap_or_default();
-            let task = Task { projection: Arc::clone(projection), subscriber };
+            let projection = Arc::clone(projection);
+            let task = Task { projection, subscriber, checkpoint_id: None };
             tasks.entry(position).or_default().push(task);
         }
         Ok(tasks)

@@ -21,6 +21,8 @@ pub(crate) type Rows = Pin<Box<RowStream>>;
 /// One connection. A transaction that is open when it is dropped is rolled back.
 pub struct Session {
     client: Client,
+    /// The schema of the replicator's own tables, as SQL spells it.
+    own_schema: String,
     connection: AbortHandle,
     prepared: Mutex<HashMap<String, Statement>>,
 }
@@ -32,8 +34,14 @@ impl Drop for Session {
 }
 
 impl Session {
-    pub(crate) fn new(client: Client, connection: AbortHandle) -> Self {
-        Self { client, connection, prepared: Mutex::default() }
+    pub(crate) fn new(client: Client, own_schema: String, connection: AbortHandle) -> Self {
+        Self { client, own_schema, connection, prepared: Mutex::default() }
+    }
+
+    /// SQL that names the replicator's own tables, as `:own.event_subscriptions`: they are found
+    /// also where `search_path` leads elsewhere.
+    pub(crate) fn own(&self, sql: &str) -> String {
+        sql.replace(":own", &self.own_schema)
     }
 
     /// Runs a statement, prepared the first time; how many rows it touched.

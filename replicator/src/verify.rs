@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quipu_client::Position;
+use quipu_client::{Position, Uuid};
 
 use crate::checkpoints::position_of;
 use crate::difference::{Difference, first_difference, tables_of};
@@ -37,45 +37,62 @@ impl Replicator {
         observer: Arc<dyn Observer>,
     ) -> Result<Verified, ReplicateError> {
         let shadow = Shadow::of(self, name, "verify")?;
-        let served = self.postgres().connect(&format!("verify {name}")).await?;
-        let through = begin(&served, self, name).await?;
-        let session = shadow.connect(self).await?;
-        shadow.remove(&session).await?;
-        shadow.make(self).await?;
-        shadow.fill(self, Until::Position(through), observer).await?;
-        let schema = self.postgres().schema();
-        let tables = tables_of(&session, shadow.schema()).await?;
+        let held = shadow.hold(self).await?;
+        // Before anything is made.
+        reached(&held, self, name).await?;
+        let checkpoint_id = shadow.make(&held, self).await?;
+        let verified = self.compare(&shadow, &held, checkpoint_id, observer).await;
+        let removed = async {
+            held.run("give the snapshot up", "ROLLBACK").await?;
+            shadow.remove(&held).await
+        };
+        let removed = removed.await;
+        let verified = verified?;
+        removed.map(|()| verified)
+    }
+
+    async fn compare(
+        &self,
+        shadow: &Shadow,
+        held: &Session,
+        checkpoint_id: i64,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Verified, ReplicateError> {
+        // From here on this connection sees the tables as they are now.
+        const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        held.run("take a snapshot", SNAPSHOT).await?;
+        let through = reached(held, self, shadow.projection.name()).await?;
+        shadow.fill(self, checkpoint_id, Until::Position(through), observer).await?;
+        let filled = shadow.connect(self).await?;
+        let tables = tables_of(&filled, shadow.schema()).await?;
+        let (served, filled) = ((held, &*shadow.place.schema), (&filled, shadow.schema()));
         let mut difference = None;
         for table in &tables {
-            let filled = (&session, shadow.schema());
-            difference = first_difference((&served, schema), filled, table).await?;
+            difference = first_difference(served, filled, table).await?;
             if difference.is_some() {
                 break;
             }
         }
-        shadow.remove(&session).await?;
         Ok(Verified { through, tables, difference })
     }
 }
 
-/// From here on the session sees the tables as they are now; up to where they are filled.
-async fn begin(
+/// Up to where the projection is filled.
+async fn reached(
     session: &Session,
     replicator: &Replicator,
     name: &str,
 ) -> Result<Position, ReplicateError> {
-    const FIND: &str = "SELECT last_processed_sequence, log_id FROM event_subscriptions \
+    const FIND: &str = "SELECT last_processed_sequence, log_id FROM :own.event_subscriptions \
         WHERE subscriber_name = $1";
-    const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    session.run("take a snapshot", SNAPSHOT).await?;
-    let rows = session.query("read the checkpoint", FIND, &[&name]).await?;
+    let rows = session.query("read the checkpoint", &session.own(FIND), &[&name]).await?;
+    let projection = name.to_owned();
     let Some(row) = rows.first() else {
         let hint = " in this database: nobody has filled it yet".to_owned();
-        return Err(ReplicateError::UnknownProjection { projection: name.to_owned(), hint });
+        return Err(ReplicateError::UnknownProjection { projection, hint });
     };
-    let (given, actual) = (row.get::<_, quipu_client::Uuid>(1), replicator.store().log_id());
+    let (given, actual) = (row.get::<_, Uuid>(1), replicator.store().log_id());
     if given != actual {
-        let projection = name.to_owned();
         return Err(ReplicateError::OtherLog { projection, given, actual });
     }
     Ok(position_of(row.get(0)))
