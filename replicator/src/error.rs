@@ -124,6 +124,18 @@ pub enum ReplicateError {
         /// Who does it, as Postgres knows it.
         holder: String,
     },
+    /// The tables of a projection come with what cannot take the place of what serves.
+    #[error(
+        "a rebuild of {projection} moves tables, views, sequences, enums, domains and composite \
+         types, and its tables come with something else: {objects}. Make that apart from them, and \
+         name it with its schema"
+    )]
+    Unmovable {
+        /// The projection.
+        projection: String,
+        /// What it is.
+        objects: String,
+    },
     /// What a rebuild or a check fills is not there any more.
     #[error(
         "the tables of {projection}, filled beside those that serve, were removed or made anew by \

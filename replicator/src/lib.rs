@@ -21,6 +21,7 @@ mod jsonb;
 mod metadata;
 mod migrations;
 mod mirror;
+mod objects;
 mod observer;
 mod pipeline;
 mod postgres;
@@ -34,6 +35,7 @@ mod snapshots;
 mod sql_error;
 mod sql_projection;
 mod status;
+mod swap;
 mod verify;
 
 pub use accounts::AccountBalances;

@@ -3,16 +3,18 @@
 use tokio_postgres::error::SqlState;
 
 use crate::error::ReplicateError;
+use crate::objects::objects_of;
 use crate::postgres::quoted;
 use crate::projection::Projection;
-use crate::session::Session;
+use crate::session::{Parameters, Session};
 use crate::sql_error::SqlError;
 
 /// How the table that says what was made is known to be a replicator's.
 const MARK: &str = "Quipu replicator: which tables it has made";
 /// What the replicator itself needs.
 const OWN: &str = "replicator";
-const OWN_MIGRATIONS: [&str; 1] = [include_str!("sql/replicator_1.sql")];
+const OWN_MIGRATIONS: [&str; 2] =
+    [include_str!("sql/replicator_1.sql"), include_str!("sql/replicator_2.sql")];
 /// What `events` is, for the statements that read it.
 pub(crate) const EVENTS_RELATION: &str = include_str!("sql/events_relation.sql");
 
@@ -24,14 +26,17 @@ const MAKE_TABLE: &str = "CREATE TABLE :own.quipu_replicator_migrations (
     projection VARCHAR(255) NOT NULL,
     version INTEGER NOT NULL,
     definition TEXT,
+    made TEXT[],
     applied_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (projection, version)
 )";
 const FIND: &str = "SELECT coalesce(max(version), 0), \
     (array_agg(definition ORDER BY version DESC))[1] \
     FROM :own.quipu_replicator_migrations WHERE projection = $1";
-const ADD: &str = "INSERT INTO :own.quipu_replicator_migrations (projection, version, definition) \
-    VALUES ($1, $2, $3)";
+const ADD: &str = "INSERT INTO :own.quipu_replicator_migrations \
+        (projection, version, definition, made) \
+    VALUES ($1, $2, $3, $4)";
+const NOT_MADE: &str = include_str!("sql/not_made.sql");
 
 /// Where the tables of a projection are: in the schema that is served, or in one beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +58,7 @@ impl Place {
 /// Makes the schema and what the replicator itself needs.
 pub(crate) async fn make_ready(session: &Session, schema: &str) -> Result<(), ReplicateError> {
     in_transaction(session, async {
-        session.execute("wait for other replicators", LOCK, &[&schema]).await?;
+        wait_for_others(session, schema).await?;
         make_schema(session, schema).await?;
         let table = format!("{}.quipu_replicator_migrations", quoted(schema));
         let found = session.query("look for tables", FIND_MARK, &[&table]).await?;
@@ -94,13 +99,29 @@ pub(crate) async fn bring_up_to_date(
     projection: &dyn Projection,
     label: &str,
 ) -> Result<(), ReplicateError> {
-    session.execute("wait for other replicators", LOCK, &[&place.schema]).await?;
+    wait_for_others(session, &place.schema).await?;
     make_schema(session, place.of_tables()).await?;
     let path = format!("SET LOCAL search_path TO {}", quoted(place.of_tables()));
     session.run("set the search path", &path).await?;
     let (migrations, definition) = (projection.migrations(), projection.definition());
     migrate_one(session, place, label, &migrations, definition).await?;
     check_statements(session, projection).await
+}
+
+/// Until nobody else makes or moves tables; they wait until this transaction has ended.
+pub(crate) async fn wait_for_others(session: &Session, schema: &str) -> Result<(), SqlError> {
+    session.execute("wait for other replicators", LOCK, &[&schema]).await.map(drop)
+}
+
+/// Those of the names under which no replicator made anything for a projection.
+pub(crate) async fn not_made(
+    session: &Session,
+    label: &str,
+    names: Vec<String>,
+) -> Result<Vec<String>, SqlError> {
+    let sql = session.own(NOT_MADE);
+    let rows = session.query("look up what was made", &sql, &[&label, &names]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Forgets what was made under this name.
@@ -129,15 +150,18 @@ async fn migrate_one(
     let schema = place.of_tables();
     for (version, migration) in (1..).zip(migrations).skip(usize::try_from(given).unwrap_or(0)) {
         let doing = format!("make the tables of {label}");
+        let before = objects_of(session, schema).await?;
         session.run(&doing, migration).await.map_err(|error| {
             if error.is(&SqlState::DUPLICATE_TABLE) || error.is(&SqlState::DUPLICATE_OBJECT) {
                 return foreign(label, schema, &error.to_string());
             }
             error.into()
         })?;
-        session
-            .execute("note what was made", &session.own(ADD), &[&label, &version, &definition])
-            .await?;
+        let mut made = objects_of(session, schema).await?;
+        made.retain(|new| before.iter().all(|old| old.oid != new.oid));
+        let made: Vec<String> = made.into_iter().map(|object| object.name).collect();
+        let noted: Parameters<'_> = &[&label, &version, &definition, &made];
+        session.execute("note what was made", &session.own(ADD), noted).await?;
     }
     Ok(())
 }
@@ -168,7 +192,7 @@ async fn make_schema(session: &Session, schema: &str) -> Result<(), SqlError> {
     session.run("make the schema", &format!("CREATE SCHEMA {schema}")).await
 }
 
-fn foreign(projection: &str, schema: &str, problem: &str) -> ReplicateError {
+pub(crate) fn foreign(projection: &str, schema: &str, problem: &str) -> ReplicateError {
     ReplicateError::ForeignTable {
         projection: projection.to_owned(),
         schema: schema.to_owned(),
