@@ -1,17 +1,24 @@
 //! Whether a projection's tables are what the log gives.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use quipu_client::{Position, Uuid};
+use quipu_client::{EventStore, Position, Uuid};
+use tokio::time::{Instant, sleep};
 
 use crate::checkpoints::position_of;
 use crate::difference::{Difference, first_difference, tables_of};
 use crate::error::ReplicateError;
 use crate::observer::Observer;
-use crate::reader::Until;
+use crate::reader::{Until, last_position};
 use crate::replicator::Replicator;
 use crate::session::Session;
 use crate::shadow::Shadow;
+
+/// How long a log may be behind the tables: one that is read beside its writer shows later what a
+/// replicator has had from that.
+const BEHIND_MAX: Duration = Duration::from_secs(5);
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,5 +102,21 @@ async fn reached(
     if given != actual {
         return Err(ReplicateError::OtherLog { projection, given, actual });
     }
-    Ok(position_of(row.get(0)))
+    let given = position_of(row.get(0));
+    match end_past(&**replicator.store(), given).await? {
+        end if end < given => Err(ReplicateError::PastEnd { projection, given, end }),
+        _ => Ok(given),
+    }
+}
+
+/// The end of the log, once it is not before this position any more, or has been for long.
+async fn end_past(store: &dyn EventStore, position: Position) -> Result<Position, ReplicateError> {
+    let deadline = Instant::now() + BEHIND_MAX;
+    loop {
+        let end = last_position(store).await?;
+        if end >= position || Instant::now() >= deadline {
+            return Ok(end);
+        }
+        sleep(LOOK_PAUSE).await;
+    }
 }

@@ -9,6 +9,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -16,9 +17,9 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use quipu_client::record::{RecordBuffer, stamp};
 use quipu_client::{
-    AggregateKey, Append, AppendError, AppendOutcome, Embedded, EventStore, Options, ReadError,
-    ReadRequest, Record, RecordStream, SubscribeRequest, Subscription, SubscriptionItem, Uuid,
-    Version, json,
+    AggregateKey, Append, AppendError, AppendOutcome, Embedded, EventStore, Options, Position,
+    ReadError, ReadRequest, Record, RecordStream, SubscribeRequest, Subscription, SubscriptionItem,
+    Uuid, Version, json,
 };
 use quipu_replicator::{
     EventStoreMirror, OnFailure, Postgres, Projection, ReplicateError, Replicator, UnfitJson,
@@ -27,7 +28,7 @@ use quipu_replicator::{
 use quipu_tests::mount::Mount;
 use quipu_tests::postgres::{Cluster, give_to_user};
 use quipu_tests::shared_data;
-use support::{Bench, Witness, all, mirror, wait};
+use support::{Bench, Silent, Witness, all, mirror, wait};
 use tempfile::TempDir;
 
 fn refusal(replicator: &Replicator) -> String {
@@ -117,6 +118,30 @@ fn a_checkpoint_of_another_log_or_past_the_end_is_refused() {
         refused.contains("90") && refused.contains("20") && refused.contains("restored"),
         "{refused}"
     );
+    let replicator = bench.replicator(mirror());
+    let verify = wait(async { replicator.verify("event_store", Arc::new(Silent)).await });
+    assert_eq!(verify.unwrap_err().to_string(), refused);
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'quipu%'";
+    assert_eq!(bench.value(left), "0");
+}
+
+#[test]
+fn a_check_waits_for_a_log_that_is_a_little_behind_the_tables() {
+    let Some(bench) = Bench::new() else { return };
+    bench.append_plain(20);
+    bench.catch_up(mirror());
+    bench.query("UPDATE event_subscriptions SET last_processed_sequence = 25");
+    let replicator = bench.replicator(mirror());
+    let verified = wait(async {
+        let verify =
+            tokio::spawn(async move { replicator.verify("event_store", Arc::new(Silent)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.append_plain(5);
+        verify.await.unwrap().unwrap()
+    });
+    assert_eq!(verified.through, Position(25));
+    let missing = verified.difference.unwrap().expected.unwrap();
+    assert!(missing.contains("\"sequence_number\": 21"), "{missing}");
 }
 
 /// The events of the file of odd but legal lines.
@@ -325,9 +350,9 @@ fn a_full_disk_of_postgres_is_waited_for() {
         let replicator = bench.replicator(mirror()).observed_by(Arc::clone(&witness) as _);
         let running = tokio::spawn(async move { replicator.run(std::future::pending()).await });
         bench.append_plain(10);
-        witness.reached(quipu_client::Position(10)).await;
+        witness.reached(Position(10)).await;
         fill(&filler);
-        let mut last = quipu_client::Position::START;
+        let mut last = Position::START;
         for _ in 0..20 {
             let events = (0..500).map(|_| bench.event("big", "Big", &payload)).collect();
             last = bench.append(events);
