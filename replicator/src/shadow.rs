@@ -24,6 +24,8 @@ use crate::replicator::Replicator;
 use crate::session::Session;
 use crate::sql_error::SqlError;
 
+/// Postgres cuts names after 63 bytes, and `quipu_rebuild_` comes before that of a projection.
+pub(crate) const PROJECTION_BYTES_MAX: usize = 63 - "quipu_rebuild_".len();
 /// The checkpoint of tables that were filled from this log, by this definition, and not beyond its
 /// end.
 const OF_USE: &str = "SELECT s.id FROM :own.event_subscriptions s \
@@ -51,6 +53,7 @@ impl Shadow {
     ) -> Result<Self, ReplicateError> {
         let projection = Arc::clone(replicator.projection(name)?);
         let schema = replicator.postgres().schema().to_owned();
+        check_name(name)?;
         let shadow = Some(format!("quipu_{purpose}_{name}"));
         let label = format!("{name} ({purpose})");
         Ok(Self { projection, label, place: Place { schema, shadow }, purpose })
@@ -164,6 +167,19 @@ impl Shadow {
         let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", quoted(self.schema()));
         held.run("remove the tables filled beside", &drop).await
     }
+}
+
+/// Two projections whose schemas have one name would fill each other's tables.
+fn check_name(name: &str) -> Result<(), ReplicateError> {
+    let given = name.len();
+    if given <= PROJECTION_BYTES_MAX {
+        return Ok(());
+    }
+    let problem = format!(
+        "its name has {given} bytes: at most {PROJECTION_BYTES_MAX}, or Postgres cuts that of the \
+         schema that is filled beside"
+    );
+    Err(ReplicateError::Definition { projection: name.to_owned(), problem })
 }
 
 /// What says of a schema which checkpoint its tables are filled under.
