@@ -12,7 +12,9 @@ use crate::format::{BLOCK_BYTES, GROUP_BYTES_MAX, block_ceil, is_zero, zeroed_bl
 use crate::storage::StorageFile;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
-const WINDOW_BYTES: usize = 4 << 20;
+/// What is read ahead, at first and at most: whoever follows a writer needs little, and often.
+const AHEAD_BYTES_FIRST: usize = 64 << 10;
+const AHEAD_BYTES_MAX: usize = 4 << 20;
 
 /// Where a segment's bytes come from.
 pub enum Source {
@@ -28,6 +30,7 @@ pub struct Scanner {
     header: SegmentHeader,
     window: Bytes,
     window_offset: u64,
+    ahead_bytes: usize,
     point: ScanPoint,
 }
 
@@ -115,7 +118,8 @@ impl Scanner {
     /// A scanner that goes on where another ended.
     #[must_use]
     pub fn at(source: Source, header: SegmentHeader, point: ScanPoint) -> Self {
-        Self { source, header, window: Bytes::new(), window_offset: 0, point }
+        let (window, window_offset, ahead_bytes) = (Bytes::new(), 0, AHEAD_BYTES_FIRST);
+        Self { source, header, window, window_offset, ahead_bytes, point }
     }
 
     /// How far it has come.
@@ -254,10 +258,11 @@ impl Scanner {
         if !self.holds(offset, wanted) && !self.holds(offset, wanted.min(file.len()?)) {
             let left = usize::try_from(file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
             // More than was asked for: else blocks that all claim a long group would each cost one.
-            let mut buffer = zeroed_blocks(block_ceil((length + WINDOW_BYTES).min(left)));
+            let mut buffer = zeroed_blocks(block_ceil((length + self.ahead_bytes).min(left)));
             let read = file.read(offset, &mut buffer)?;
             self.window = Bytes::from_owner(buffer).slice(..read);
             self.window_offset = offset;
+            self.ahead_bytes = (self.ahead_bytes * 2).min(AHEAD_BYTES_MAX);
         }
         let start = usize::try_from(offset - self.window_offset).map_err(io::Error::other)?;
         let start = start.min(self.window.len());
