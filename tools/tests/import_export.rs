@@ -153,12 +153,13 @@ fn damaged_inside(place: &Place) -> (u64, u64) {
     run_with_input(&import, lines.as_bytes()).code(0);
     serving.stop();
     let path = std::path::Path::new(&place.log).join("00000000000000000002.seg");
-    let mut bytes = std::fs::read(&path).unwrap();
+    let mut bytes = std::fs::read(&path).expect("a sealed segment");
     bytes[30_000] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, bytes).expect("the log is closed");
     let found = run(&format!("verify --log {} --json", place.log)).code(1).json();
     let damage = &found[0]["damage"][0];
-    (damage["first"].as_u64().unwrap(), damage["last"].as_u64().unwrap())
+    let position = |name: &str| damage[name].as_u64().expect("a position");
+    (position("first"), position("last"))
 }
 
 #[test]

@@ -66,8 +66,9 @@ fn settings_out_of_range_are_2_and_name_the_range() {
 
 #[test]
 fn a_port_that_is_taken_is_named_with_its_option() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (place, address) = (Place::new(), taken.local_addr().unwrap());
+    let (place, other) = (Place::new(), Place::new());
+    let first = serve_by(&mut quipu(), &format!("serve --log {} --listen 127.0.0.1:0", other.log));
+    let address = &first.listen;
     run(&format!("serve --log {} --listen 127.0.0.1:0 --http {address}", place.log))
         .code(3)
         .complains(&format!("cannot listen on {address}"))
