@@ -52,7 +52,7 @@ pub(crate) struct Patience {
 /// The receiving side of a connection.
 ///
 /// Invariants:
-/// 1. The buffer holds at most [`READ_BYTES_MAX`] beyond what a charge was taken for.
+/// 1. The buffer takes at most twice [`READ_BYTES_MAX`] beyond what a charge was taken for.
 /// 2. Every method may be cancelled at any await without a byte lost.
 pub(crate) struct Inlet<R> {
     io: R,
@@ -98,7 +98,7 @@ impl<R: AsyncRead + Unpin> Inlet<R> {
             Progress::Frame(frame) => {
                 self.pace.reset();
                 let charge = self.charge.take();
-                if charge.is_some() {
+                if frame.body.len() > READ_BYTES_MAX {
                     // What follows would keep the message's memory when its room is given back.
                     self.buffer = BytesMut::from(&self.buffer[..]);
                 }
