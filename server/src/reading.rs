@@ -119,7 +119,8 @@ mod tests {
             let mut read = Box::pin(read(Arc::clone(&task), cursor));
             let soon = Duration::from_millis(200);
             assert!(timeout(soon, &mut read).await.is_err(), "it waits for more");
-            assert_eq!(segment_holders(&task), before, "{events}");
+            // The indexer may have let go of it meanwhile.
+            assert!(segment_holders(&task) <= before, "{events}");
             let mut chunks = VecDeque::new();
             task.session.outbox.take(&mut chunks);
             assert_eq!(chunks.len(), 1, "and its first record is there");
