@@ -7,13 +7,14 @@ use std::sync::Arc;
 use quipu_types::{Corruption, Position, Record, Timestamp, Uuid, Version};
 
 use crate::error::OpenError;
+use crate::format::BLOCK_BYTES;
 use crate::format::index_file::IndexFile;
 use crate::format::run_file::Span;
 use crate::format::sum::crc64;
 use crate::index::builder::IndexBuilder;
 use crate::index::keys::KeyHasher;
 use crate::index::rebuild::unindexable;
-use crate::recovery::chain::{Chain, LastFile, Placed, place};
+use crate::recovery::chain::{Chain, LastFile, Placed, place_from};
 use crate::recovery::create::read_marker;
 use crate::recovery::decide::{TailCase, decide};
 use crate::recovery::tail::scan_beside_writer;
@@ -69,32 +70,31 @@ pub fn verify(
         return Err(OpenError::NoLog);
     }
     let bytes_total = folder.bytes;
-    let mut chain = folder.place(&**storage)?;
-    let log_id = chain.placed.first().map(|first| first.header.log_id);
+    let chains = folder.chains(&**storage)?;
+    let log_id = chains.iter().find_map(|it| it.placed.first()).map(|first| first.header.log_id);
     let mut verifier = Verifier {
         storage,
         deep: log_id.filter(|_| deep).map(Deep::new),
         report: VerifyReport::default(),
+        number: 0,
         ends_sealed: false,
         next_position: Position::FIRST,
         runs: folder.runs.clone(),
         missing_indexes: Vec::new(),
     };
-    for (at, placed) in chain.placed.iter().enumerate() {
-        progress(VerifyProgress { bytes_done: verifier.report.bytes, bytes_total });
-        verifier.segment(placed)?;
-        verifier.runs_up_to(&chain.placed[..=at]);
-    }
-    // A writer may have rolled since the folder was read: what looks like a missing file is judged
-    // by what is there now. What the writer adds meanwhile is not checked: it might never end.
-    for _ in 0..2 {
-        if verifier.end_problem(&chain).is_some() {
-            chain = Folder::read(&**storage)?.place(&**storage)?;
+    let mut chains = chains.into_iter().peekable();
+    while let Some(chain) = chains.next() {
+        for (at, placed) in chain.placed.iter().enumerate() {
+            progress(VerifyProgress { bytes_done: verifier.report.bytes, bytes_total });
+            verifier.segment(placed)?;
+            verifier.runs_up_to(&chain.placed[..=at]);
+        }
+        match chains.peek() {
+            Some(next) => verifier.note_break(chain, next),
+            None => verifier.judge_end(chain)?,
         }
     }
-    verifier.judge_end(&chain);
     verifier.look_again_at_indexes();
-    verifier.report.damage.extend(chain.damage);
     progress(VerifyProgress { bytes_done: bytes_total, bytes_total });
     Ok(verifier.report)
 }
@@ -127,8 +127,26 @@ impl Folder {
         Ok(folder)
     }
 
-    fn place(&self, storage: &dyn Storage) -> Result<Chain, OpenError> {
-        place(storage, &self.numbers, self.log_id)
+    /// The chain of its segments, and behind each break the one that goes on.
+    fn chains(&self, storage: &dyn Storage) -> Result<Vec<Chain>, OpenError> {
+        let mut chain = place_from(storage, 1, &self.numbers, self.log_id)?;
+        let first = chain.placed.first().map(|first| first.header.log_id);
+        let log_id = self.log_id.or(first);
+        let mut chains: Vec<Chain> = Vec::new();
+        while let Some(broken) = chain.damage.as_ref().map(|damage| damage.segment) {
+            // A segment that does not fit the one before it may be sound by itself.
+            let is_known = |it: &Chain| it.damage.as_ref().is_some_and(|it| it.segment == broken);
+            let was_known = chains.last().is_some_and(is_known);
+            let first = if was_known { broken + 1 } else { broken };
+            if !was_known {
+                chains.push(chain);
+            }
+            let at = self.numbers.partition_point(|number| *number < first);
+            let Some(first) = self.numbers.get(at) else { return Ok(chains) };
+            chain = place_from(storage, *first, &self.numbers[at..], log_id)?;
+        }
+        chains.push(chain);
+        Ok(chains)
     }
 }
 
@@ -136,6 +154,8 @@ struct Verifier<'a> {
     storage: &'a Arc<dyn Storage>,
     deep: Option<Deep>,
     report: VerifyReport,
+    /// Number of the segment that is or was last checked, or is known to be damaged.
+    number: u64,
     /// The last segment checked ends with SEAL, and was not known to be followed by another.
     ends_sealed: bool,
     next_position: Position,
@@ -150,6 +170,7 @@ impl Verifier<'_> {
         self.ends_sealed = false;
         let number = placed.header.number;
         let action = format!("read {}", segment_name(number));
+        self.number = number;
         self.report.segments += 1;
         let file = placed.open(&**self.storage).map_err(OpenError::io(action.clone()))?;
         self.report.bytes += file.len().map_err(OpenError::io(action.clone()))?;
@@ -166,8 +187,9 @@ impl Verifier<'_> {
         let ending: Vec<(u64, u64)> =
             self.runs.iter().filter(|run| run.1 == header.number).copied().collect();
         for (first_segment, last_segment) in ending {
-            let at = usize::try_from(first_segment - 1).unwrap_or(usize::MAX);
-            let Some(first) = segments.get(at) else { continue };
+            let before = first_segment.checked_sub(segments[0].header.number);
+            let at = before.and_then(|before| usize::try_from(before).ok());
+            let Some(first) = at.and_then(|at| segments.get(at)) else { continue };
             let span = Span::of_segment(first_segment, first.header.first_position, seal);
             let span = Span { last_segment, ..span };
             // Where segments are damaged there is nothing to compare with.
@@ -247,7 +269,10 @@ impl Verifier<'_> {
                 Some(format!("at offset {end}: {}; durable up to offset {durable}", tail.end))
             }
             (None, TailCase::Torn) => {
-                let end = tail.facts.last_nonzero.map_or(tail.facts.end, |last| last + 4_096);
+                let end = tail
+                    .facts
+                    .last_nonzero
+                    .map_or(tail.facts.end, |last| last + BLOCK_BYTES as u64);
                 self.report.unproven_bytes = end - tail.facts.end;
                 None
             }
@@ -263,20 +288,50 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// Reports where a chain is broken, and goes on behind it.
+    fn note_break(&mut self, chain: Chain, next: &Chain) {
+        let Some(mut damage) = chain.damage else { return };
+        damage.first = damage.first.max(self.next_position);
+        if let Some(next) = next.placed.first() {
+            let first_position = next.header.first_position;
+            damage.last = first_position.previous().max(damage.first);
+            self.next_position = first_position;
+            if let Some(deep) = &mut self.deep {
+                deep.goes_on_at = first_position;
+            }
+        }
+        self.number = damage.segment;
+        self.report.damage.push(damage);
+    }
+
     /// Judges what stands, or does not stand, behind the last segment.
-    fn judge_end(&mut self, chain: &Chain) {
-        if let Some(problem) = self.end_problem(chain) {
-            let segment = self.report.segments + 1;
+    fn judge_end(&mut self, mut chain: Chain) -> Result<(), OpenError> {
+        // A writer may have rolled since the folder was read: what looks like a missing file is
+        // judged by what is there now. What the writer adds meanwhile is not checked: it might
+        // never end.
+        for _ in 0..2 {
+            if self.end_problem(&chain).is_some() {
+                let chains = Folder::read(&**self.storage)?.chains(&**self.storage)?;
+                chain = chains.into_iter().next_back().unwrap_or(chain);
+            }
+        }
+        if let Some(problem) = self.end_problem(&chain) {
+            let segment = self.number + 1;
             let (first, last) = (self.next_position, Position::MAX);
             self.report.damage.push(Corruption { segment, first, last, problem });
         }
+        if let Some(mut damage) = chain.damage {
+            damage.first = damage.first.max(self.next_position);
+            self.report.damage.push(damage);
+        }
+        Ok(())
     }
 
     fn end_problem(&self, chain: &Chain) -> Option<String> {
-        let segment = self.report.segments + 1;
+        let segment = self.number + 1;
         match &chain.last_file {
-            _ if chain.placed.len() as u64 >= segment => None,
-            None if self.ends_sealed && chain.damage.is_none() => {
+            _ if chain.placed.last().is_some_and(|it| it.header.number >= segment) => None,
+            None if (self.ends_sealed || segment == 1) && chain.damage.is_none() => {
                 Some(format!("the file {} is missing", segment_name(segment)))
             }
             Some((_, LastFile::NoHeader { fault, group_at: Some(at), .. })) => {
@@ -287,7 +342,7 @@ impl Verifier<'_> {
     }
 
     fn records(&mut self, records: &[Record]) {
-        let segment = self.report.segments;
+        let segment = self.number;
         for record in records {
             self.report.events += 1;
             if let Some(deep) = &mut self.deep
@@ -339,12 +394,15 @@ struct Deep {
     hasher: KeyHasher,
     held: Held,
     last_recorded_at: Option<Timestamp>,
+    /// First position behind the last break of the chain: what stood before it may have gone on in
+    /// what is lost.
+    goes_on_at: Position,
 }
 
 impl Deep {
     fn new(log_id: Uuid) -> Self {
         let (hasher, held) = (KeyHasher::new(log_id), Held::default());
-        Self { hasher, held, last_recorded_at: None }
+        Self { hasher, held, last_recorded_at: None, goes_on_at: Position::START }
     }
 
     fn record(&mut self, record: &Record, segment: u64) -> Option<String> {
@@ -353,15 +411,16 @@ impl Deep {
         let aggregate = self.held.aggregates.entry(key).or_insert(HeldAggregate {
             version: Version::NONE,
             first: position,
-            last: position,
+            last: Position::START,
             segments: Vec::new(),
         });
         if aggregate.segments.last() != Some(&segment) {
             aggregate.segments.push(segment);
         }
         let before = std::mem::replace(&mut aggregate.version, version);
+        let is_interrupted = aggregate.last < self.goes_on_at && version > before;
         aggregate.last = position;
-        if version != before.next() {
+        if version != before.next() && !is_interrupted {
             let key = record.aggregate();
             return Some(format!("{key} goes from version {before} to {version}"));
         }

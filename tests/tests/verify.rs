@@ -9,10 +9,10 @@ use quipu_engine::{
 };
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Faults, FaultyDisk};
-use quipu_tests::filled_log::{EVENTS, filled};
+use quipu_tests::filled_log::{ENDS, EVENTS, filled, goes_on, open};
 use quipu_tests::memory_disk::MemoryDisk;
 use quipu_tests::stepped_log::SteppedLog;
-use quipu_tests::tamper::Folder;
+use quipu_tests::tamper::{Folder, bytes, flip, remove, write};
 use quipu_types::{AggregateKey, Append};
 
 /// Segments of a few events each.
@@ -178,4 +178,82 @@ fn an_index_that_cannot_be_read_is_no_damage() {
     let report = on_a_bad_disk(&[(index_name(1), 0..1)]);
     assert_eq!((report.damage.len(), report.indexes.len()), (0, 1), "{report:?}");
     assert!(report.indexes[0].1.contains("bad sector"), "{report:?}");
+}
+
+// Behind a break of the chain.
+
+/// Checks the filled log after its folder was changed: what is damaged, by segment and positions.
+fn changed(change: impl FnOnce(&Folder<'_>)) -> (VerifyReport, Vec<(u64, u64, u64)>) {
+    let folder = filled();
+    change(&Folder(folder.path()));
+    let disk = DiskStorage::open(folder.path(), Access::ReadOnly, Backend::Auto, Mapping::Read);
+    let storage: Arc<dyn Storage> = Arc::new(disk.expect("the folder is there"));
+    let report = verify(&storage, true, &mut |_| ()).expect("there is a log");
+    let places = report.damage.iter().map(|it| (it.segment, it.first.0, it.last.0)).collect();
+    (report, places)
+}
+
+#[test]
+fn segments_behind_a_lost_header_are_checked() {
+    let lost = [(2, ENDS[0] + 1, ENDS[1])];
+    let (report, places) = changed(|folder| flip(&folder.segment(2), 20));
+    assert_eq!(places, lost, "{report:?}");
+    assert_eq!((report.segments, report.events), (2, EVENTS - (ENDS[1] - ENDS[0])));
+    let (report, places) = changed(|folder| remove(&folder.segment(2)));
+    assert_eq!((places, report.segments), (lost.to_vec(), 2));
+    let (report, places) = changed(|folder| flip(&folder.segment(1), 20));
+    assert_eq!((places, report.segments), (vec![(1, 1, ENDS[0])], 2));
+    let of_three = |folder: &Folder<'_>| folder.data_groups(3)[2];
+    let (report, places) = changed(|folder| {
+        flip(&folder.segment(2), 20);
+        let at = usize::try_from(of_three(folder).offset).expect("a small segment");
+        flip(&folder.segment(3), at + 24);
+    });
+    let [first, second] = places.as_slice() else { panic!("{report:?}") };
+    assert_eq!((first, second.0, second.1), (&lost[0], 3, ENDS[1] + 3), "{report:?}");
+}
+
+#[test]
+fn a_header_that_cannot_be_read_is_damage_and_the_segments_behind_it_are_checked() {
+    for number in 1..=3 {
+        let report = on_a_bad_disk(&[(segment_name(number), 0..512)]);
+        assert_eq!((report.damage.len(), report.segments), (1, 2), "{report:?}");
+        assert_eq!(report.damage[0].segment, number);
+        assert!(report.damage[0].problem.contains("bad sector"), "{report:?}");
+    }
+}
+
+#[test]
+fn a_seal_that_does_not_fit_costs_nothing_else() {
+    let (report, places) = changed(|folder| {
+        let seal = folder.groups(2).last().expect("SEAL").offset;
+        flip(&folder.segment(2), usize::try_from(seal).expect("a small segment") + 24);
+    });
+    assert_eq!(places, [(3, ENDS[1] + 1, ENDS[1] + 1)], "{report:?}");
+    assert_eq!((report.segments, report.events), (3, EVENTS));
+}
+
+#[test]
+fn a_segment_of_another_log_is_damage_with_and_without_the_marker() {
+    let other = tempfile::tempdir().expect("a temporary folder");
+    goes_on(&open(other.path()).expect("a new log"), 0);
+    let other = bytes(&Folder(other.path()).segment(2));
+    for has_marker in [true, false] {
+        let (report, places) = changed(|folder| {
+            write(&folder.segment(2), &other);
+            if !has_marker {
+                remove(&folder.0.join("LOG"));
+            }
+        });
+        assert_eq!(places, [(2, ENDS[0] + 1, ENDS[1])], "{report:?}");
+        assert!(report.damage[0].problem.contains("belongs to log"), "{report:?}");
+    }
+    let (report, places) = changed(|folder| write(&folder.segment(3), &other));
+    assert_eq!(places, [(3, ENDS[1] + 1, u64::MAX)], "{report:?}");
+}
+
+#[test]
+fn a_log_without_segments_is_damaged() {
+    let (report, places) = changed(|folder| (1..=3).for_each(|it| remove(&folder.segment(it))));
+    assert_eq!(places, [(1, 1, u64::MAX)], "{report:?}");
 }

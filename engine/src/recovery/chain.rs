@@ -64,6 +64,8 @@ pub struct Chain {
     pub last_file: Option<(u64, LastFile)>,
     /// Where the chain is broken; what lies beyond is not in `placed`.
     pub damage: Option<Corruption>,
+    /// What the disk said, where it is broken because a header cannot be read.
+    refused: Option<OpenError>,
 }
 
 /// Places the segments with these numbers (ascending).
@@ -75,22 +77,39 @@ pub fn place(
     numbers: &[u64],
     marker_log_id: Option<Uuid>,
 ) -> Result<Chain, OpenError> {
-    let mut chain = Chain { placed: Vec::new(), last_file: None, damage: None };
-    let mut log_id = marker_log_id;
-    for (index, number) in numbers.iter().enumerate() {
-        let expected = index as u64 + 1;
+    let mut chain = place_from(storage, 1, numbers, marker_log_id)?;
+    chain.refused.take().map_or(Ok(chain), Err)
+}
+
+/// As [`place`], of segments from `first` on, whatever stands before it: a chain that is broken may
+/// go on behind the break. One whose header cannot be read breaks it, too.
+///
+/// # Errors
+/// That a file cannot be opened, or that a segment has a newer format.
+pub fn place_from(
+    storage: &dyn Storage,
+    first: u64,
+    numbers: &[u64],
+    log_id: Option<Uuid>,
+) -> Result<Chain, OpenError> {
+    let mut chain = Chain { placed: Vec::new(), last_file: None, damage: None, refused: None };
+    let mut log_id = log_id;
+    for (expected, number) in (first..).zip(numbers) {
         if *number != expected {
             chain.break_at(expected, format!("the file {} is missing", segment_name(expected)));
             return Ok(chain);
         }
         let name = segment_name(*number);
         let file = storage.open(&name).map_err(OpenError::io(format!("open {name}")))?;
-        let block = read_block(&*file, 0).map_err(OpenError::io(format!("read {name}")))?;
-        let is_last = index + 1 == numbers.len();
+        let block = match read_block(&*file, 0) {
+            Ok(block) => block,
+            Err(error) => return Ok(chain.refused_at(*number, error)),
+        };
+        let is_last = numbers.last() == Some(number);
         match SegmentHeader::decode(&block) {
             Ok(header) => {
                 let log_id = *log_id.get_or_insert(header.log_id);
-                if let Err(problem) = chain.append(header, file, log_id) {
+                if let Err(problem) = chain.append(header, file, expected, log_id) {
                     chain.break_at(*number, problem);
                     return Ok(chain);
                 }
@@ -99,11 +118,10 @@ pub fn place(
                 let (segment, supported) = (*number, FORMAT_VERSION);
                 return Err(OpenError::Newer { segment, found, supported });
             }
-            Err(fault) if is_last => {
-                let last = inspect_last(file, fault, chain.next_position())
-                    .map_err(OpenError::io(format!("read {name}")))?;
-                chain.last_file = Some((*number, last));
-            }
+            Err(fault) if is_last => match inspect_last(file, fault, chain.next_position()) {
+                Ok(last) => chain.last_file = Some((*number, last)),
+                Err(error) => return Ok(chain.refused_at(*number, error)),
+            },
             Err(fault) => {
                 chain.break_at(*number, fault.to_string());
                 return Ok(chain);
@@ -120,6 +138,12 @@ impl Chain {
         self.damage.get_or_insert(Corruption { segment, first, last, problem });
     }
 
+    fn refused_at(mut self, segment: u64, error: std::io::Error) -> Self {
+        self.break_at(segment, format!("its header cannot be read: {error}"));
+        self.refused = Some(OpenError::io(format!("read {}", segment_name(segment)))(error));
+        self
+    }
+
     /// First position that the segments placed so far do not surely hold.
     fn next_position(&self) -> Position {
         match self.placed.last() {
@@ -134,9 +158,9 @@ impl Chain {
         &mut self,
         header: SegmentHeader,
         file: Arc<dyn StorageFile>,
+        expected: u64,
         log_id: Uuid,
     ) -> Result<(), String> {
-        let expected = self.placed.len() as u64 + 1;
         if header.number != expected {
             let found = header.number;
             return Err(format!("the file named as segment {expected} holds segment {found}"));
