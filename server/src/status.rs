@@ -3,6 +3,7 @@
 use std::io;
 
 use quipu_engine::{EventLog, LogState, RecoveryReport, Status};
+use quipu_types::Corruption;
 use serde_json::{Value, json};
 
 /// The state of a log now.
@@ -19,7 +20,9 @@ pub fn document_of(status: &Status, report: &RecoveryReport) -> Value {
     json!({
         "log_id": status.log_id.to_string(),
         "state": state(status),
-        "damaged": matches!(status.state, LogState::Damaged(_)),
+        "damaged": matches!(status.state, LogState::Damaged(_)) || status.found_damage.is_some(),
+        "ends_in_damage": matches!(status.state, LogState::Damaged(_)),
+        "found_damage": status.found_damage.as_ref().map(damage),
         "closed_in_order": report.clean,
         "unproven_bytes": report.unproven_bytes,
         "first_position": first_position(status),
@@ -46,6 +49,16 @@ pub fn document_of(status: &Status, report: &RecoveryReport) -> Value {
             "duplicates": status.counts.duplicates,
             "conflicts": status.counts.conflicts,
         },
+    })
+}
+
+/// Damage that a read has met inside a sealed segment of a log that goes on without it.
+fn damage(damage: &Corruption) -> Value {
+    json!({
+        "segment": damage.segment,
+        "first": damage.first,
+        "last": damage.last,
+        "problem": damage.problem,
     })
 }
 

@@ -383,5 +383,11 @@ fn without_index_and_segment_its_readers_are_told_and_everyone_else_is_served() 
     assert!(page.is_last && page.records.iter().eq(expected));
     let damage = log.log().shared().found_damage().expect("health says so");
     assert_eq!(damage.segment, DAMAGED);
+    let status = quipu_server::status::document(log.log()).expect("the folder is there");
+    assert_eq!((&status["state"], &status["damaged"]), (&"writable".into(), &true.into()));
+    let told = &status["found_damage"];
+    assert_eq!(told["segment"], DAMAGED);
+    assert!(told["problem"].as_str().is_some_and(|it| it == damage.problem), "{status}");
+    assert_eq!(status["ends_in_damage"], false, "reads of everything else are whole");
     log.append_each(&[Append::any(vec![event(9_999, &key(0), "Created")])]);
 }

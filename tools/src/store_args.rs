@@ -189,14 +189,19 @@ impl Store {
     pub(crate) fn check_whole(&self) -> Result<(), Failure> {
         match self {
             Self::Log(log) => check_whole(log),
-            Self::Server(server) => match server.status()?["damaged"] {
-                Value::Bool(true) => {
-                    Err(Failure::No("the server's log is damaged: not all was read".to_owned()))
-                }
-                _ => Ok(()),
-            },
+            Self::Server(server) => check_whole_of_server(&server.status()?),
         }
     }
+}
+
+/// Damage that some read has met inside the log has failed the reads that it concerns.
+fn check_whole_of_server(status: &Value) -> Result<(), Failure> {
+    // Servers of earlier builds call a log damaged only if it ends there.
+    let ends_early = status.get("ends_in_damage").unwrap_or(&status["damaged"]);
+    if *ends_early == Value::Bool(true) {
+        return Err(Failure::No("the server's log is damaged: not all was read".to_owned()));
+    }
+    Ok(())
 }
 
 impl Server {

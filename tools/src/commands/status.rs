@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quipu_client::{Embedded, RecoveryReport, Status};
+use quipu_client::{Corruption, Embedded, Position, RecoveryReport, Status};
 use quipu_engine::IndexStatus;
 use quipu_server::status::{document_of, first_position, state};
 use serde_json::Value;
@@ -51,12 +51,11 @@ fn print(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(
     let first = first_position(status);
     let events = (status.last_position.0 + 1).saturating_sub(first);
     let indexed = status.segments.iter().filter(|segment| segment.indexed).count();
-    let mut facts = vec![
-        ("log", status.log_id.to_string()),
-        ("state", state(status)),
-        ("closed", closed(report).to_owned()),
-        ("events", units::count(events)),
-    ];
+    let mut facts = vec![("log", status.log_id.to_string()), ("state", state(status))];
+    if let Some(damage) = &status.found_damage {
+        facts.push(("DAMAGED", damage.to_string()));
+    }
+    facts.extend([("closed", closed(report).to_owned()), ("events", units::count(events))]);
     if events > 0 {
         facts.push(("positions", format!("{first} to {}", status.last_position)));
     }
@@ -84,8 +83,9 @@ fn print_document(status: &Value, out: &mut Output) -> Result<(), Failure> {
     let number = |name: &str| status[name].as_u64().unwrap_or(0);
     let (first, last) = (number("first_position"), number("last_position"));
     let events = (last + 1).saturating_sub(first);
-    let mut facts =
-        vec![("log", text("log_id")), ("state", text("state")), ("events", units::count(events))];
+    let mut facts = vec![("log", text("log_id")), ("state", text("state"))];
+    facts.extend(damage_of(&status["found_damage"]).map(|damage| ("DAMAGED", damage)));
+    facts.push(("events", units::count(events)));
     if events > 0 {
         facts.push(("positions", format!("{first} to {last}")));
     }
@@ -98,6 +98,15 @@ fn print_document(status: &Value, out: &mut Output) -> Result<(), Failure> {
         ("storage", text("storage")),
     ]);
     write_facts(out, facts)
+}
+
+/// Damage inside the log, as a server tells it; none if there is none.
+fn damage_of(document: &Value) -> Option<String> {
+    let position = |name: &str| document[name].as_u64().map(Position);
+    let (first, last) = (position("first")?, position("last")?);
+    let problem = document["problem"].as_str()?.to_owned();
+    let segment = document["segment"].as_u64()?;
+    Some(Corruption { segment, first, last, problem }.to_string())
 }
 
 /// The index of ids and versions.
@@ -131,4 +140,20 @@ fn closed(report: &RecoveryReport) -> &'static str {
 fn free(bytes: u64, space_is_low: bool) -> String {
     let free = units::bytes(bytes);
     if space_is_low { format!("{free}: LOW") } else { free }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn damage_that_a_server_tells_is_in_words() {
+        let told =
+            json!({ "segment": 3, "first": 7, "last": 9, "problem": "at offset 8192: gone" });
+        let words = damage_of(&told).expect("there is damage");
+        assert_eq!(words, "segment 3 is damaged (positions 7 to 9): at offset 8192: gone");
+        assert_eq!(damage_of(&Value::Null), None);
+    }
 }
