@@ -96,14 +96,14 @@ impl Lines {
     }
 }
 
-/// Reads up to the next line break, which is dropped, and gives the bytes consumed; of a line that
-/// is too long keeps only the beginning.
 /// All of a small file that a person wrote.
 pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path)
         .map_err(|error| Failure::Unreachable(format!("cannot read {}: {error}", path.display())))
 }
 
+/// Reads up to the next line break, which is dropped, and gives the bytes consumed; of a line that
+/// is too long keeps only the beginning.
 fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let mut consumed = 0;
@@ -189,8 +189,15 @@ impl NewFile {
             .flush()
             .and_then(|()| self.writer.get_ref().sync_all())
             .and_then(|()| std::fs::rename(&self.partial, &self.path))
+            .and_then(|()| sync_folder_of(&self.path))
             .map_err(|error| cannot_write(&self.path, &error))
     }
+}
+
+/// Makes the name of a file durable.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {
@@ -271,6 +278,24 @@ mod tests {
         assert_eq!(lines(&bytes), [(1, None), (2, Some(b"next".to_vec()))]);
         bytes.remove(0);
         assert_eq!(lines(&bytes)[0].1.as_ref().map(Vec::len), Some(LINE_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_new_file_has_its_name_only_when_it_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.ndjson");
+        let mut file = NewFile::create(&path).unwrap();
+        file.bytes_line(b"{}").unwrap();
+        assert!(!path.exists());
+        file.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"{}\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_without_a_folder_in_its_name_is_in_this_one() {
+        sync_folder_of(Path::new("out.ndjson")).unwrap();
+        assert!(sync_folder_of(Path::new("no such folder/out.ndjson")).is_err());
     }
 
     #[test]

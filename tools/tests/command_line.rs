@@ -116,6 +116,20 @@ fn a_file_is_appended_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_file_that_no_append_can_hold_is_not_read_to_its_end() {
+    let place = Place::new();
+    let append = format!("append --log {} --file -", place.log);
+    let mut lines: String = (1..=16_385).map(|id| line(id, &id.to_string(), 1, "{}")).collect();
+    lines.push_str("not read\n");
+    let answer = run_with_input(&append, lines.as_bytes()).code(1);
+    answer.complains("-:16385: one append holds at most 16384 events");
+    let long = format!("\"{}\"", "x".repeat(6 << 20));
+    let mut lines: String = (1..=3).map(|id| line(id, "a", u64::try_from(id).unwrap(), &long)).collect();
+    lines.push_str("not read\n");
+    run_with_input(&append, lines.as_bytes()).code(1).complains("-:3: one append holds at most");
+}
+
+#[test]
 fn reads_are_narrowed_by_every_option() {
     let place = Place::new();
     let log = &place.log;

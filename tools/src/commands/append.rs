@@ -7,6 +7,7 @@ use futures::executor::block_on;
 use quipu_client::{
     AggregateKey, Append, AppendError, AppendOutcome, ExpectedVersion, NewEvent, Uuid, Version,
     json,
+    limits::{APPEND_BYTES_HARD_MAX, APPEND_EVENTS_HARD_MAX},
 };
 use serde_json::json;
 
@@ -119,6 +120,7 @@ fn read_append(path: &Path) -> Result<Append, Failure> {
     let name = lines.name().to_owned();
     let mut append = Append::default();
     let mut versions = BTreeMap::new();
+    let mut bytes = 0;
     while let Some(line) = lines.next()? {
         let number = line.number;
         let refused = |reason: String| Failure::No(format!("{name}:{number}: {reason}"));
@@ -127,7 +129,15 @@ fn read_append(path: &Path) -> Result<Append, Failure> {
         if let Some(reason) = number_line(&mut versions, &mut append, key, line.version) {
             return Err(refused(reason));
         }
+        bytes += line.event.payload.len();
         append.events.push(line.event);
+        // A log may have lower limits, which it tells itself; none has higher ones.
+        if append.events.len() > APPEND_EVENTS_HARD_MAX || bytes > APPEND_BYTES_HARD_MAX {
+            return Err(refused(format!(
+                "one append holds at most {APPEND_EVENTS_HARD_MAX} events and \
+                 {APPEND_BYTES_HARD_MAX} bytes; nothing was stored (import takes more)"
+            )));
+        }
     }
     Ok(append)
 }
