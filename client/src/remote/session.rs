@@ -16,6 +16,8 @@ use super::shared::Shared;
 
 /// What is read at once, at least.
 const READ_BYTES: usize = 64 * 1024;
+/// Room that is made for a message on its word alone.
+const PROMISED_BYTES_MAX: usize = 1 << 20;
 /// Messages in one call to the system; it takes 1,024 at most.
 const SLICES_MAX: usize = 256;
 /// How often in a heartbeat the connection is looked at.
@@ -67,14 +69,22 @@ async fn read(
             Ok(Progress::Need(needed)) => needed,
             Err(error) => return error.to_string(),
         };
-        if buffer.capacity() - buffer.len() < needed {
-            buffer.reserve(needed.max(READ_BYTES));
-        }
+        make_room(&mut buffer, needed);
         match reader.read_buf(&mut buffer).await {
             Ok(0) => return "the server closed the connection".to_owned(),
             Ok(_) => life.received.store(true, Ordering::Relaxed),
             Err(error) => return error.to_string(),
         }
+    }
+}
+
+/// Makes room for what is needed, but for no more than has come already where that is much: how
+/// large a message may be is the server's word, and so is how large it is.
+fn make_room(buffer: &mut BytesMut, needed: usize) {
+    let now = needed.min(buffer.len().max(PROMISED_BYTES_MAX));
+    let enough = if now < needed { READ_BYTES } else { needed };
+    if buffer.capacity() - buffer.len() < enough {
+        buffer.reserve(now.max(READ_BYTES));
     }
 }
 
@@ -176,6 +186,21 @@ async fn watch(shared: &Shared, life: &Life, welcome: &Welcome) -> String {
 mod tests {
     use super::*;
     use tokio::io::duplex;
+
+    #[test]
+    fn room_is_made_for_what_comes_rather_than_for_what_is_promised() {
+        for promised in [u32::MAX as usize, 8 << 20, READ_BYTES] {
+            let mut buffer = BytesMut::from(&[0; 16][..]);
+            while buffer.len() < promised.min(8 << 20) {
+                let came = buffer.len();
+                make_room(&mut buffer, promised - came);
+                let room = buffer.capacity();
+                assert!(room <= 2 * came + 2 * PROMISED_BYTES_MAX, "{room} after {came}");
+                assert!(room - came >= READ_BYTES.min(promised - came));
+                buffer.resize((came + READ_BYTES).min(promised), 0);
+            }
+        }
+    }
 
     #[test]
     fn a_batch_is_written_whole_through_a_narrow_pipe() {
