@@ -23,6 +23,8 @@ use crate::shadow;
 
 /// Batches that are folded and wait for Postgres.
 const BATCHES_WAITING_MAX: usize = 1;
+/// How long one that is to stop waits for what Postgres has begun.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -78,13 +80,25 @@ impl Drop for Helper {
     }
 }
 
+/// Until it is to stop, and Postgres has had time to be done with what it has begun: whoever holds
+/// a lock on a table may hold it for long. A batch that is cut off changes nothing.
+async fn waited_in_vain(mut stop: watch::Receiver<bool>) {
+    stop.wait_for(|stop| *stop).await.ok();
+    tokio::time::sleep(STOP_WAIT).await;
+}
+
 impl Pipeline {
     /// Fills them until it is done, is told to stop, or all have failed; what passes is waited for.
     pub(crate) async fn run(mut self) -> Result<Ended, ReplicateError> {
         let (mut ended, mut pause, mut was_ours) = (Ended::default(), PAUSE_MIN, false);
         loop {
             let mut progress = Progress::default();
-            let problem = match self.connected(&mut ended, &mut progress).await {
+            let stop = self.setting.stop.clone();
+            let connected = tokio::select! {
+                connected = self.connected(&mut ended, &mut progress) => connected,
+                () = waited_in_vain(stop) => return Ok(ended),
+            };
+            let problem = match connected {
                 Ok(()) => return Ok(ended),
                 Err(problem) if problem.is_passing() => problem,
                 // Postgres has not noticed yet that the connection before is lost.

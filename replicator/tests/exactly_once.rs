@@ -199,3 +199,24 @@ fn one_that_waits_for_its_tables_is_stopped_all_the_same() {
     });
     bench.query("ROLLBACK PREPARED 'held'");
 }
+
+#[test]
+fn one_whose_table_somebody_holds_is_stopped_all_the_same() {
+    let Some(cluster) = Cluster::start(&["max_prepared_transactions=1"]) else { return };
+    let bench = Bench::on(Arc::new(cluster));
+    bench.append_plain(10);
+    bench.catch_up(mirror());
+    bench.query("BEGIN; LOCK event_store; PREPARE TRANSACTION 'held'");
+    bench.append_plain(10);
+    wait(async {
+        let running = Running::start(bench.replicator(mirror()));
+        while bench.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(running.stop().await.unwrap(), Summary::default());
+    });
+    bench.query("ROLLBACK PREPARED 'held'");
+    bench.catch_up(mirror());
+    bench.verify(mirror());
+    assert_eq!(bench.value("SELECT count(*) FROM event_store"), "20");
+}

@@ -139,6 +139,11 @@ fn a_signal_ends_it_also_while_it_waits_for_postgres() {
     assert_eq!(interrupted(&cluster, &url, &catch_up, 1), Some(-1), "as any other command");
     let follow = format!("replicate {here}");
     assert_eq!(interrupted(&cluster, &url, &follow, 2), Some(3), "the second signal");
+    assert_eq!(
+        interrupted(&cluster, &url, &follow, 1),
+        Some(0),
+        "what Postgres does not do in time"
+    );
     cluster.query(&url, "ROLLBACK PREPARED 'held'");
     run(&catch_up).code(0);
     assert_eq!(cluster.value(&url, "SELECT count(*) FROM event_store"), "2");
