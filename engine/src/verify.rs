@@ -46,9 +46,11 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// What is damaged, in order.
     pub damage: Vec<Corruption>,
-    /// Index files that are missing or wrong, by segment; they are built again at the next start.
+    /// Index files that are missing or wrong, by segment; they are built again at the next start, or
+    /// when they are needed.
     pub indexes: Vec<(u64, String)>,
-    /// Runs of the index that are wrong; they are made again at the next start.
+    /// Runs of the index that are wrong; they are made again at the next start, or when they are
+    /// needed.
     pub runs: Vec<String>,
     /// Bytes behind the last proven group of the active segment: writes under way, or a torn tail.
     pub unproven_bytes: u64,

@@ -163,6 +163,7 @@ pub(crate) struct NewFile {
     path: PathBuf,
     partial: PathBuf,
     writer: BufWriter<File>,
+    is_finished: bool,
 }
 
 impl NewFile {
@@ -172,7 +173,8 @@ impl NewFile {
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let file = File::create(&partial).map_err(|error| cannot_write(&partial, &error))?;
-        Ok(Self { path: path.into(), partial, writer: BufWriter::with_capacity(1 << 20, file) })
+        let writer = BufWriter::with_capacity(1 << 20, file);
+        Ok(Self { path: path.into(), partial, writer, is_finished: false })
     }
 
     /// Writes one line.
@@ -189,8 +191,18 @@ impl NewFile {
             .flush()
             .and_then(|()| self.writer.get_ref().sync_all())
             .and_then(|()| std::fs::rename(&self.partial, &self.path))
-            .and_then(|()| sync_folder_of(&self.path))
-            .map_err(|error| cannot_write(&self.path, &error))
+            .map_err(|error| cannot_write(&self.path, &error))?;
+        self.is_finished = true;
+        sync_folder_of(&self.path).map_err(|error| cannot_write(&self.path, &error))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // Half a file is of no use to anybody. If it cannot be removed, its name tells.
+            std::fs::remove_file(&self.partial).ok();
+        }
     }
 }
 
@@ -290,6 +302,15 @@ mod tests {
         file.finish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"{}\n");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_new_file_that_is_given_up_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = NewFile::create(&folder.path().join("out.ndjson")).unwrap();
+        file.bytes_line(b"{}").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

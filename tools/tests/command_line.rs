@@ -124,7 +124,8 @@ fn a_file_that_no_append_can_hold_is_not_read_to_its_end() {
     let answer = run_with_input(&append, lines.as_bytes()).code(1);
     answer.complains("-:16385: one append holds at most 16384 events");
     let long = format!("\"{}\"", "x".repeat(6 << 20));
-    let mut lines: String = (1..=3).map(|id| line(id, "a", u64::try_from(id).unwrap(), &long)).collect();
+    let mut lines: String =
+        (1..=3).map(|id| line(id, "a", u64::try_from(id).unwrap(), &long)).collect();
     lines.push_str("not read\n");
     run_with_input(&append, lines.as_bytes()).code(1).complains("-:3: one append holds at most");
 }

@@ -54,11 +54,11 @@ fn print(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
     report.damage.iter().try_for_each(|damage| out.line(damage))?;
     for (segment, problem) in &report.indexes {
         out.line(format_args!(
-            "the index of segment {segment} is built again at the next start: {problem}"
+            "the index of segment {segment} is built again when it is needed: {problem}"
         ))?;
     }
     for problem in &report.runs {
-        out.line(format_args!("a run of the index is made again at the next start: {problem}"))?;
+        out.line(format_args!("a run of the index is made again when it is needed: {problem}"))?;
     }
     if report.unproven_bytes > 0 {
         let bytes = units::bytes(report.unproven_bytes);
