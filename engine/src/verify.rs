@@ -14,9 +14,9 @@ use crate::format::sum::crc64;
 use crate::index::builder::IndexBuilder;
 use crate::index::keys::KeyHasher;
 use crate::index::rebuild::unindexable;
-use crate::recovery::chain::{Chain, LastFile, Placed, place_from};
+use crate::recovery::chain::{Chain, Placed, place_from};
 use crate::recovery::create::read_marker;
-use crate::recovery::decide::{TailCase, decide};
+use crate::recovery::judge::{Behind, damage_in};
 use crate::recovery::tail::scan_beside_writer;
 use crate::segment::scanner::{ScanEnd, Scanner, Source, WholeGroup};
 use crate::storage::{FileKind, ReadOrder, Storage, StorageFile, index_name, segment_name};
@@ -264,26 +264,20 @@ impl Verifier<'_> {
         let take = &mut |whole: WholeGroup| self.records(&whole.records);
         let source: Arc<dyn StorageFile> = Arc::<PatchedFile>::clone(file);
         let tail = scan_beside_writer(&placed.header, &source, take)?;
-        let problem = match (file.unreadable_in(0..u64::MAX), decide(&tail.facts)) {
-            (Some(unreadable), _) => Some(unreadable.to_string()),
-            (None, TailCase::AcknowledgedDamaged | TailCase::TooFar) => {
-                let (end, durable) = (tail.facts.end, tail.facts.durable_upto);
-                Some(format!("at offset {end}: {}; durable up to offset {durable}", tail.end))
+        let segment = placed.header.number;
+        let damage = match file.unreadable_in(0..u64::MAX) {
+            Some(unreadable) => {
+                let (first, last) = (tail.next_position, Position::MAX);
+                Some(Corruption { segment, first, last, problem: unreadable.to_string() })
             }
-            (None, TailCase::Torn) => {
-                let end = tail
-                    .facts
-                    .last_nonzero
-                    .map_or(tail.facts.end, |last| last + BLOCK_BYTES as u64);
-                self.report.unproven_bytes = end - tail.facts.end;
-                None
-            }
-            (None, TailCase::CleanEnd) => None,
+            None => damage_in(segment, &tail),
         };
-        if let Some(problem) = problem {
-            let segment = placed.header.number;
-            let (first, last) = (tail.next_position, Position::MAX);
-            self.report.damage.push(Corruption { segment, first, last, problem });
+        match (damage, tail.facts.last_nonzero) {
+            (Some(damage), _) => self.report.damage.push(damage),
+            (None, Some(last)) => {
+                self.report.unproven_bytes = last + BLOCK_BYTES as u64 - tail.facts.end;
+            }
+            (None, None) => {}
         }
         self.ends_sealed = tail.end == ScanEnd::Sealed;
         self.next_position = tail.next_position;
@@ -312,16 +306,12 @@ impl Verifier<'_> {
         // judged by what is there now. What the writer adds meanwhile is not checked: it might
         // never end.
         for _ in 0..2 {
-            if self.end_problem(&chain).is_some() {
+            if self.damage_behind(&chain).is_some() {
                 let chains = Folder::read(&**self.storage)?.chains(&**self.storage)?;
                 chain = chains.into_iter().next_back().unwrap_or(chain);
             }
         }
-        if let Some(problem) = self.end_problem(&chain) {
-            let segment = self.number + 1;
-            let (first, last) = (self.next_position, Position::MAX);
-            self.report.damage.push(Corruption { segment, first, last, problem });
-        }
+        self.report.damage.extend(self.damage_behind(&chain));
         if let Some(mut damage) = chain.damage {
             damage.first = damage.first.max(self.next_position);
             self.report.damage.push(damage);
@@ -329,18 +319,14 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    fn end_problem(&self, chain: &Chain) -> Option<String> {
-        let segment = self.number + 1;
-        match &chain.last_file {
-            _ if chain.placed.last().is_some_and(|it| it.header.number >= segment) => None,
-            None if (self.ends_sealed || segment == 1) && chain.damage.is_none() => {
-                Some(format!("the file {} is missing", segment_name(segment)))
-            }
-            Some((_, LastFile::NoHeader { fault, group_at: Some(at), .. })) => {
-                Some(format!("{fault}; the segment has groups (at offset {at})"))
-            }
-            _ => None,
+    fn damage_behind(&self, chain: &Chain) -> Option<Corruption> {
+        let has_rolled = chain.placed.last().is_some_and(|it| it.header.number > self.number);
+        if has_rolled || chain.damage.is_some() {
+            return None;
         }
+        let (last, is_sealed) = (self.number, self.ends_sealed);
+        let file = chain.last_file.as_ref().map(|(_, file)| file);
+        Behind { last, is_sealed, next_position: self.next_position, file }.damage()
     }
 
     fn records(&mut self, records: &[Record]) {

@@ -10,6 +10,7 @@ use super::decide::{TailCase, TailFacts, decide};
 use super::folder::Folder;
 use super::follow::Follower;
 use super::gather::{Gathered, Gathering};
+use super::judge::{Behind, damage_in};
 use super::load;
 use super::repair::{self, Barrier};
 use super::report::{RecoveryReport, TornTail};
@@ -221,43 +222,11 @@ impl Opening {
     /// Finds damage in the active segment and behind it.
     fn judge(&mut self, last: &Last, tail: &ScannedTail) {
         let number = last.header.number;
-        let sealed = tail.end == ScanEnd::Sealed;
-        let problem = match (decide(&tail.facts), &self.chain.last_file) {
-            (TailCase::AcknowledgedDamaged, _) => Some(format!(
-                "at offset {}: {}; what was written there was durable up to offset {}",
-                tail.facts.end, tail.end, tail.facts.durable_upto
-            )),
-            (TailCase::TooFar, _) => Some(format!(
-                "at offset {}: {}; a group stands at offset {:?}, too far behind to have been in \
-                 flight with it",
-                tail.facts.end, tail.end, tail.facts.last_stray
-            )),
-            (_, None) if sealed => {
-                self.chain.damage.get_or_insert(Corruption {
-                    segment: number + 1,
-                    first: tail.next_position,
-                    last: Position::MAX,
-                    problem: format!(
-                        "its file is missing; it was there before segment {number} was sealed"
-                    ),
-                });
-                None
-            }
-            (_, Some((_, LastFile::NoHeader { fault, group_at: Some(at), .. }))) => {
-                self.chain.damage.get_or_insert(Corruption {
-                    segment: number + 1,
-                    first: tail.next_position,
-                    last: Position::MAX,
-                    problem: format!("{fault}; the segment has groups (at offset {at})"),
-                });
-                None
-            }
-            _ => None,
-        };
-        if let Some(problem) = problem {
-            let (first, last) = (tail.next_position, Position::MAX);
-            let damage = Corruption { segment: number, first, last, problem };
-            self.chain.damage.get_or_insert(damage);
+        let file = self.chain.last_file.as_ref().map(|(_, file)| file);
+        let damage =
+            damage_in(number, tail).or_else(|| Behind::scanned(number, tail, file).damage());
+        if self.chain.damage.is_none() {
+            self.chain.damage = damage;
         }
     }
 
