@@ -67,8 +67,9 @@ impl Shadow {
     pub(crate) async fn hold(&self, replicator: &Replicator) -> Result<Session, ReplicateError> {
         let purpose = format!("{} {}", self.purpose, self.projection.name());
         let held = replicator.postgres().connect(&purpose).await?;
-        make_ready(&held, &self.place.schema).await?;
         checkpoints::hold(&held, self.projection.name()).await?;
+        // Not before: whoever holds the lock may keep all tables from being made for long.
+        make_ready(&held, &self.place.schema).await?;
         Ok(held)
     }
 

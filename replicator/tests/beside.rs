@@ -14,6 +14,7 @@ use quipu_replicator::{
     BatchLimits, Committed, Observer, Postgres, Projection, ReplicateError, Replicator,
     SqlProjection, Verified,
 };
+use quipu_tests::postgres::Cluster;
 use support::{Bench, Silent, wait};
 use tokio::task::JoinHandle;
 
@@ -199,12 +200,20 @@ fn a_rebuild_whose_schema_is_gone_begins_anew() {
 }
 
 #[test]
-fn a_rebuild_of_which_a_part_is_left_begins_anew() {
+fn a_rebuild_that_finds_what_does_not_fit_begins_anew() {
     let left = [
         "DELETE FROM quipu_replicator_migrations WHERE projection = 'counts (rebuild)'",
         "DELETE FROM event_subscriptions WHERE subscriber_name = 'counts (rebuild)'",
         "DROP SCHEMA quipu_rebuild_counts CASCADE; CREATE SCHEMA quipu_rebuild_counts; \
          CREATE TABLE quipu_rebuild_counts.counts (LIKE counts INCLUDING ALL)",
+        "UPDATE event_subscriptions SET last_processed_sequence = 9000 \
+         WHERE subscriber_name = 'counts (rebuild)'",
+        "UPDATE event_subscriptions SET log_id = '00000000-0000-0000-0000-000000000001' \
+         WHERE subscriber_name = 'counts (rebuild)'",
+        "UPDATE quipu_replicator_migrations SET version = 7 \
+         WHERE projection = 'counts (rebuild)'",
+        "UPDATE quipu_replicator_migrations SET definition = 'another' \
+         WHERE projection = 'counts (rebuild)'",
     ];
     for lost in left {
         let Some(bench) = bench() else { return };
@@ -271,4 +280,25 @@ fn a_rebuild_does_not_put_in_place_what_it_has_not_filled() {
     });
     assert_eq!(bench.value(SUM), "3000");
     bench.verify(counts());
+}
+
+#[test]
+fn a_rebuild_is_refused_also_while_another_one_waits_to_put_its_tables_in_place() {
+    // What holds the table needs no connection that would have to be kept.
+    let Some(cluster) = Cluster::start(&["max_prepared_transactions=1"]) else { return };
+    let bench = Bench::on(Arc::new(cluster));
+    bench.append_plain(300);
+    bench.catch_up(counts());
+    bench.query("BEGIN; LOCK counts IN ACCESS SHARE MODE; PREPARE TRANSACTION 'held'");
+    wait(async {
+        let first = rebuild(&bench, Arc::new(Silent));
+        while bench.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            tokio::task::yield_now().await;
+        }
+        let refused = rebuild(&bench, Arc::new(Silent)).await.unwrap().unwrap_err().to_string();
+        assert!(refused.contains("one at a time"), "{refused}");
+        bench.query("ROLLBACK PREPARED 'held'");
+        assert_eq!(first.await.unwrap().unwrap(), Position(300));
+    });
+    assert_eq!(bench.value(SUM), "300");
 }
