@@ -3,8 +3,8 @@
 //!
 //! In the order it happens: [`chain`] places the segments, [`tail`] scans the active one,
 //! [`decide`] says what was found (a pure function), [`judge`] what of it is damage, [`load`] and
-//! [`gather`] fill the indexes, [`repair`] writes what must be written, [`open`] is the whole of it,
-//! and [`report`] tells it to an operator.
+//! [`gather`] fill the indexes, [`repair`] writes what must be written, [`open`] is all of it, and
+//! [`report`] tells it to an operator.
 
 pub mod chain;
 pub mod create;
