@@ -15,7 +15,7 @@ use super::runtime;
 use super::watcher::{Watcher, check_failed};
 use crate::commands::bench::measures::{Measures, Meter};
 use crate::failure::Failure;
-use crate::output::{Output, whisper};
+use crate::output::{Output, note, whisper};
 use crate::signals::Signals;
 use crate::store_args::{Store, StoreArgs};
 use crate::units;
@@ -111,11 +111,17 @@ pub(crate) fn keep_fresh(store: &Store) {
     }
 }
 
+/// Damage is told to whoever reads; that the disk refuses, or a newer writer, only here.
 async fn refresh(log: Embedded) {
+    let mut told = None;
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let log = log.clone();
-        // Where it cannot be read, whoever reads it says so.
-        tokio::task::spawn_blocking(move || log.refresh().ok()).await.ok();
+        let refreshed = tokio::task::spawn_blocking(move || log.refresh()).await;
+        let problem = refreshed.ok().and_then(Result::err).map(|error| error.to_string());
+        if let Some(problem) = problem.as_ref().filter(|_| problem != told) {
+            note(format_args!("quipu: the log cannot be followed: {problem}"));
+        }
+        told = problem;
     }
 }
