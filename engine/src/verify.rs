@@ -46,8 +46,8 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// What is damaged, in order.
     pub damage: Vec<Corruption>,
-    /// Index files that are missing or wrong, by segment; they are built again at the next start, or
-    /// when they are needed.
+    /// Index files that are missing or wrong, by segment; they are built again at the next start,
+    /// or when they are needed.
     pub indexes: Vec<(u64, String)>,
     /// Runs of the index that are wrong; they are made again at the next start, or when they are
     /// needed.

@@ -172,7 +172,8 @@ fn index_loop(log: &Arc<Shared>) {
     }
 }
 
-/// What the indexer makes is derived: after a panic, a bug of ours, one that has seen nothing goes on.
+/// What the indexer makes is derived: after a panic, a bug of ours, one that has seen nothing goes
+/// on.
 fn or_anew(log: &Arc<Shared>, indexer: &mut Indexer, work: impl FnOnce(&mut Indexer)) {
     if catch_unwind(AssertUnwindSafe(|| work(indexer))).is_err() {
         tracing::error!("the indexer panicked: this is a bug in Quipu");

@@ -35,6 +35,7 @@ pub struct Life<'a> {
     failed: bool,
     /// There was no space at some time, or the disk said so.
     short_of_space: bool,
+    may_rot: bool,
     faults_before: u64,
 }
 
@@ -46,7 +47,8 @@ struct Waiting {
 }
 
 impl<'a> Life<'a> {
-    pub fn new(log: &'a EventLog, world: &'a mut World) -> Self {
+    /// `may_rot`: what is derived, at any moment.
+    pub fn new(log: &'a EventLog, world: &'a mut World, may_rot: bool) -> Self {
         Self {
             readers: Readers::new(log),
             answers: Answers::default(),
@@ -56,6 +58,7 @@ impl<'a> Life<'a> {
             indexer: Indexer::new(Arc::clone(log.shared())),
             failed: false,
             short_of_space: false,
+            may_rot,
             faults_before: world.disk.faults_met(),
             log,
             world,
@@ -132,6 +135,11 @@ impl<'a> Life<'a> {
     }
 
     fn turn(&mut self) -> Result<(), String> {
+        // What is derived may rot under whoever has it open.
+        if self.may_rot && self.world.rng.u8(0..100) == 0 {
+            let damage = self.world.disk.damage_index();
+            self.world.note(|| format!("damage: {damage:?}"));
+        }
         match self.world.rng.u8(0..20) {
             0..6 => {
                 let World { workload, model, rng, .. } = &mut *self.world;
@@ -221,8 +229,10 @@ impl<'a> Life<'a> {
     }
 
     fn run_index(&mut self) {
-        // Some groups are left out, as they are when the indexer falls behind.
-        while let Some(work) = self.log.shared().index_queue.try_pop() {
+        // Some groups are left out, and some work waits, as when the indexer falls behind.
+        while self.world.rng.u8(0..20) > 0
+            && let Some(work) = self.log.shared().index_queue.try_pop()
+        {
             match work {
                 IndexWork::Group(..) if self.world.rng.u8(0..40) == 0 => {}
                 work => self.indexer.take(work),

@@ -142,7 +142,8 @@ impl Run {
         let at_once = will_rot && self.world.rng.bool();
         let turns = if at_once { 0 } else { self.world.rng.usize(10..200) };
         let may_fill = self.has_faults() && !last && self.world.rng.u8(0..6) == 0;
-        let mut life = Life::new(&log, &mut self.world);
+        let may_rot = self.is_random();
+        let mut life = Life::new(&log, &mut self.world, may_rot);
         life.live(turns, may_fill)?;
         self.closed = false;
         if last {
