@@ -70,11 +70,23 @@ impl Snapshot {
         page.gauge("queue_bytes", "Bytes of appends before the sequencer", bytes)?;
         page.gauge("queue_appends", "Appends before the sequencer", appends)?;
         page.gauge("watermark", "Position of the last durable event", log.watermark.current().0)?;
-        page.one_of("log_state", "state", "What the log is", &STATES, state(&log.state()))?;
+        page.one_of(
+            "log_state",
+            "state",
+            "State of the log: 1 for what it is in",
+            &STATES,
+            state(&log.state()),
+        )?;
         let damaged = usize::from(log.found_damage().is_some() || log.damage().is_some());
-        page.gauge("log_damaged", "Whether damage was found", damaged)?;
+        page.gauge("log_damaged", "1 if damage was found, at the opening or by a read", damaged)?;
         let class = scheduling::class();
-        page.one_of("scheduling_class", "class", "Of the threads that write", &[class], class)
+        page.one_of(
+            "scheduling_class",
+            "class",
+            "Scheduling class of the threads that write",
+            &[class],
+            class,
+        )
     }
 
     fn server(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -89,13 +101,29 @@ impl Snapshot {
         page.counter("accept_failures", "Connections not accepted by the system", failures)?;
         page.gauge("streams", "Reads and subscriptions open", load.streams)?;
         page.gauge("subscribers", "Subscriptions open", load.subscribers)?;
-        page.gauge("subscriber_lag_max_events", "Of the last one", meter.lag_max(end))?;
-        page.gauge("held_append_bytes", "Appends not answered", load.append_bytes)?;
-        page.gauge("held_output_bytes", "Records not written", load.output_bytes)?;
+        page.gauge(
+            "subscriber_lag_max_events",
+            "Events that the subscriber furthest behind has yet to be sent",
+            meter.lag_max(end),
+        )?;
+        page.gauge(
+            "held_append_bytes",
+            "Bytes of appends that are not answered",
+            load.append_bytes,
+        )?;
+        page.gauge(
+            "held_output_bytes",
+            "Bytes of records that wait for sockets",
+            load.output_bytes,
+        )?;
         let (bytes_in, bytes_out) = (&meter.bytes_in, &meter.bytes_out);
         page.counter("received_bytes", "Bytes received", bytes_in.load(Ordering::Relaxed))?;
         page.counter("sent_bytes", "Bytes sent", bytes_out.load(Ordering::Relaxed))?;
-        page.gauge("stopping", "Whether it stops", usize::from(self.service.stop.is_cancelled()))
+        page.gauge(
+            "stopping",
+            "1 while the server stops in order",
+            usize::from(self.service.stop.is_cancelled()),
+        )
     }
 }
 
@@ -103,7 +131,7 @@ fn disk(status: &Status, page: &mut Page<'_>) -> fmt::Result {
     page.gauge("segments", "Segments", status.segments.len())?;
     let index = &status.index;
     page.gauge("index_runs", "Sorted runs of the index of ids and versions", index.runs)?;
-    page.gauge("index_disk_bytes", "Bytes of their files", index.run_bytes)?;
+    page.gauge("index_disk_bytes", "Bytes of the files of these runs", index.run_bytes)?;
     page.gauge("index_memory_bytes", "Bytes of the index in memory", index.memory_bytes)?;
     let waiting = index.waiting_segments;
     page.gauge("index_waiting_segments", "Sealed segments in no run yet", waiting)?;

@@ -15,6 +15,8 @@ fn a_second_run_adds_nothing_and_says_so() {
     let import = format!("import --log {} {}", place.log, place.file("events", lines));
     run(&import).code(0).says("3 lines: 3 new, 0 already present, 0 refused");
     run(&import).code(0).says("nothing was new");
+    let empty = place.file("empty", String::new());
+    run(&format!("import --log {} {empty}", place.log)).code(0).says("nothing to import");
     let json = run(&format!("{import} --json")).code(0).json();
     let expected = serde_json::json!({"lines": 3, "new": 0, "already_present": 3, "refused": 0});
     assert_eq!(json, [expected]);

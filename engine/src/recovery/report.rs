@@ -60,7 +60,8 @@ impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { log_id, segments, last_position, .. } = self;
         let verb = if self.created { "created" } else { "opened" };
-        write!(f, "{verb} log {log_id}: {segments} segment(s), last position {last_position}")?;
+        let segments = plural(*segments, "segment");
+        write!(f, "{verb} log {log_id}: {segments}, last position {last_position}")?;
         if self.epoch > 0 {
             write!(f, ", epoch {}", self.epoch)?;
         }
@@ -71,9 +72,12 @@ impl fmt::Display for RecoveryReport {
             write!(
                 f,
                 "\ncut a torn tail off segment {}: {} bytes at offset {} that were being written \
-                 when the last process ended, none acknowledged ({}; {} whole group(s) behind a \
-                 hole)",
-                torn.segment, torn.bytes, torn.offset, torn.problem, torn.groups
+                 when the last process ended, none acknowledged ({}; {} behind a hole)",
+                torn.segment,
+                torn.bytes,
+                torn.offset,
+                torn.problem,
+                plural(torn.groups, "whole group"),
             )?;
             match &torn.copy {
                 Some(name) => write!(f, "; a copy is kept in {name}")?,
@@ -91,10 +95,11 @@ impl fmt::Display for RecoveryReport {
             f.write_str("\nfinished the roll to a new segment that a crash had interrupted")?;
         }
         if !self.rebuilt_indexes.is_empty() {
-            write!(f, "\nbuilt the index of segment(s) {:?} again", self.rebuilt_indexes)?;
+            let built = plural(self.rebuilt_indexes.len(), "index file");
+            write!(f, "\nbuilt {built} again, of segments {:?}", self.rebuilt_indexes)?;
         }
         if self.made_runs > 0 {
-            write!(f, "\nmade {} run(s) of the index again", self.made_runs)?;
+            write!(f, "\nmade {} of the index again", plural(self.made_runs, "run"))?;
         }
         if self.unproven_bytes > 0 {
             let bytes = self.unproven_bytes;
@@ -112,4 +117,9 @@ impl fmt::Display for RecoveryReport {
         }
         Ok(())
     }
+}
+
+/// `1 run`, `2 runs`.
+fn plural(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }

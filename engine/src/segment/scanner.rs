@@ -100,7 +100,7 @@ impl std::fmt::Display for ScanEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sealed => f.write_str("the segment is sealed"),
-            Self::Zeros => f.write_str("nothing but zeros follows"),
+            Self::Zeros => f.write_str("zeros where the next group belongs"),
             Self::Fault(fault) => fault.fmt(f),
             Self::Chain(problem) => f.write_str(problem),
         }

@@ -88,7 +88,10 @@ impl Tally {
         let lines = plural(self.lines, "line");
         let [new, already_present, refused] =
             [self.new, self.already_present, self.refused].map(count);
-        if self.new == 0 && self.refused == 0 {
+        if self.lines == 0 {
+            return out.line("0 lines: there is nothing to import");
+        }
+        if self.already_present == self.lines {
             return out.line(format_args!("{lines}: nothing was new, all are already present"));
         }
         out.line(format_args!(
