@@ -38,7 +38,7 @@ impl SegmentSet {
         while left != 0 {
             let first = own.first_segment + u64::from(left.trailing_zeros()) * step(own);
             let last = (first + step(own) - 1).min(own.last_segment);
-            all = (first..=last).fold(all, |all, segment| all.and(Self::of(whole, segment)));
+            all = (first..=last).fold(all, |all, segment| all.union(Self::of(whole, segment)));
             left &= left - 1;
         }
         all
@@ -48,12 +48,12 @@ impl SegmentSet {
     /// has a bit of its own no others.
     #[must_use]
     pub fn stands_for(self, exactly: Self, span: &Span) -> bool {
-        if step(span) == 1 { self == exactly } else { self.and(exactly) == self }
+        if step(span) == 1 { self == exactly } else { self.union(exactly) == self }
     }
 
     /// With those of another set of the same span.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }
@@ -81,7 +81,7 @@ mod tests {
 
     fn of(span: &Span, segments: &[u64]) -> SegmentSet {
         let sets = segments.iter().map(|segment| SegmentSet::of(span, *segment));
-        sets.fold(SegmentSet::EMPTY, SegmentSet::and)
+        sets.fold(SegmentSet::EMPTY, SegmentSet::union)
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
             };
             let (inside, outside): (Vec<_>, Vec<_>) = own.into_iter().partition(is_inside);
             let sets = inside.iter().map(|(own, set)| set.within(&whole, own));
-            let all = sets.fold(SegmentSet::EMPTY, SegmentSet::and);
+            let all = sets.fold(SegmentSet::EMPTY, SegmentSet::union);
             own = outside;
             own.push((whole, all));
             for segment in put {

@@ -99,7 +99,7 @@ impl Merge {
         let collect = |of: &Run, entry: &Entry<3>| {
             let more = SegmentSet(entry.value[2]).within(&whole, of.span());
             if all == SegmentSet::EMPTY || !seeded(Bug::MergeLosesASegment) {
-                all = all.and(more);
+                all = all.union(more);
             }
         };
         let newest = pop_least(&mut self.aggregates, collect)?;

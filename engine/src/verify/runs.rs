@@ -71,7 +71,7 @@ fn check(
         let is_newest = |it: &HeldAggregate| {
             let covered = it.segments.iter().filter(|segment| span.covers(**segment));
             let sets = covered.map(|segment| SegmentSet::of(span, *segment));
-            let holders = sets.fold(SegmentSet::EMPTY, SegmentSet::and);
+            let holders = sets.fold(SegmentSet::EMPTY, SegmentSet::union);
             let is_told = SegmentSet(segments).stands_for(holders, span);
             it.version.0 == version && it.last.0 == position && is_told
         };
