@@ -182,7 +182,7 @@ fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), Inval
 }
 
 fn check_json(field: &'static str, bytes: &[u8]) -> Result<(), Invalid> {
-    // `IgnoredAny` walks the text without building it and without recursion per level of nesting.
+    // `RawValue` checks the text, UTF-8 too, without building it or recursing for each level of it.
     match serde_json::from_slice::<&serde_json::value::RawValue>(bytes) {
         Ok(_) => Ok(()),
         Err(error) => Err(Invalid::NotJson { field, problem: error.to_string() }),
