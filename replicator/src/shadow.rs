@@ -25,7 +25,7 @@ use crate::session::Session;
 use crate::sql_error::SqlError;
 
 /// Postgres cuts names after 63 bytes, and `quipu_rebuild_` comes before that of a projection.
-pub(crate) const PROJECTION_BYTES_MAX: usize = 63 - "quipu_rebuild_".len();
+const PROJECTION_BYTES_MAX: usize = 63 - "quipu_rebuild_".len();
 /// The checkpoint of tables that were filled from this log, by this definition, and not beyond its
 /// end.
 const OF_USE: &str = "SELECT s.id FROM :own.event_subscriptions s \
@@ -206,4 +206,16 @@ pub(crate) async fn check(
         return Ok(());
     }
     Err(ReplicateError::ShadowGone { projection: label.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_room_in_the_name_of_a_schema() {
+        check_name(&"n".repeat(49)).unwrap();
+        let refused = check_name(&"n".repeat(50)).unwrap_err().to_string();
+        assert!(refused.contains("has 50 bytes") && refused.contains("at most 49"), "{refused}");
+    }
 }

@@ -490,7 +490,9 @@ fn a_torn_header_of_a_segment_that_was_never_activated_is_kept_and_made_again() 
         let names = Folder(folder.path()).names();
         let copy = names.iter().find(|name| FileKind::of(name) == FileKind::Torn).expect(what);
         assert!(copy.starts_with(segment_name(4).trim_end_matches("seg")), "{what}: {copy}");
-        assert!(bytes(&folder.path().join(copy)) == spare, "{what}: the copy");
+        let copy = bytes(&folder.path().join(copy));
+        let rest = spare.strip_prefix(copy.as_slice()).expect("the copy is of its beginning");
+        assert!(rest.iter().all(|byte| *byte == 0), "{what}: all that is not zero is kept");
         assert_eq!(Folder(folder.path()).header(4).number, 4, "{what}: it is used");
     }
 }

@@ -5,7 +5,7 @@
 use quipu_client::{Embedded, LogState, Options, ReadError};
 use quipu_engine::format::sum::crc64;
 use quipu_tests::filled_log::{append, open, open_read_only, read_all, says};
-use quipu_tests::tamper::{Folder, change, flip, range};
+use quipu_tests::tamper::{Folder, change, flip, range, remove, remove_if_there};
 use tempfile::TempDir;
 
 /// Looks after which zeros are no longer taken for the end, and some.
@@ -75,6 +75,28 @@ fn a_header_that_rots_before_it_is_reached_is_told() {
     flip(&Folder(folder.path()).segment(2), 20);
     let readable = usize::try_from(sealed).expect("a few events");
     tells_of_damage(&reader, readable, &["segment 2"]);
+}
+
+#[test]
+fn a_last_segment_that_is_lost_or_has_lost_its_header_is_told() {
+    for is_lost in [true, false] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = open(folder.path()).expect("a new log");
+        write(&log, 1..=5);
+        let reader = open_read_only(folder.path()).expect("the log can be read");
+        write(&log, 6..=13);
+        drop(log);
+        let (files, segment) = (Folder(folder.path()), Folder(folder.path()).segment(2));
+        assert_eq!(files.active(), 2, "and it has groups");
+        let readable = usize::try_from(files.header(2).first_position.0 - 1).expect("few events");
+        remove_if_there(&files.segment(3));
+        if is_lost {
+            remove(&segment);
+        } else {
+            flip(&segment, 20);
+        }
+        tells_of_damage(&reader, readable, &["segment 2"]);
+    }
 }
 
 #[test]

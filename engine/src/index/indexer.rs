@@ -285,7 +285,8 @@ impl Indexer {
 
     /// Merging is for speed alone: the space that is kept free is kept for appends.
     fn check_room(&self, runs: &[Arc<Run>]) -> io::Result<()> {
-        let needed: u64 = runs.iter().map(|run| run.file_bytes()).sum();
+        let begun: u64 = self.merges.iter().map(Merge::bytes_at_most).sum();
+        let needed = begun + runs.iter().map(|run| run.file_bytes()).sum::<u64>();
         let reserve = self.log.options.reserve_bytes();
         let free = self.log.env.storage.space()?.free;
         if free < reserve + needed {

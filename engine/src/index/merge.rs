@@ -119,6 +119,11 @@ impl Merge {
         self.writer.span()
     }
 
+    /// Bytes of the run's file, at most.
+    pub fn bytes_at_most(&self) -> u64 {
+        self.runs.iter().map(|run| run.file_bytes()).sum()
+    }
+
     /// Memory that the run's filters will take.
     pub fn filter_bytes(&self) -> u64 {
         self.writer.filter_bytes()

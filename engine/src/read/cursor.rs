@@ -74,6 +74,9 @@ impl Cursor {
     /// Begins a read of what is durable now.
     #[must_use]
     pub fn new(log: Arc<Shared>, request: ReadRequest) -> Self {
+        // A forward read that would run into damage must say so, not end quietly before it. Looked
+        // at before the watermark: what is in front of the damage is shown when the damage is told.
+        let damage = log.damage().filter(|_| request.direction == Direction::Forward);
         let end = log.watermark.current();
         let (mut first, mut last) = (Position::FIRST, end);
         let mut from_version = None;
@@ -83,8 +86,6 @@ impl Cursor {
             (Some(from), false, Direction::Forward) => first = Position(from).max(Position::FIRST),
             (Some(from), false, Direction::Backward) => last = Position(from).min(end),
         }
-        // A forward read that would run into damage must say so, not end quietly before it.
-        let damage = log.damage().filter(|_| request.direction == Direction::Forward);
         let remaining = request.limit.unwrap_or(u64::MAX);
         let (filter, direction) = (request.filter, request.direction);
         let holders = filter.aggregate.as_ref().map(|key| Holders::new(&log, key));

@@ -114,7 +114,8 @@ impl Subscription {
         match self.log.state() {
             LogState::Closed => return Err(ReadError::Closed),
             // What follows is damaged: waiting for it would be silence for ever.
-            LogState::Damaged(damage) => return Err(damage.into()),
+            LogState::Damaged(damage) if !self.has_more() => return Err(damage.into()),
+            LogState::Damaged(_) => return Ok(()),
             _ => {}
         }
         if !self.live && self.after == end {

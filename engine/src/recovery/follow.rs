@@ -10,6 +10,7 @@ use quipu_types::{Corruption, Position, ReadError};
 
 use super::chain::place;
 use super::decide::{TailCase, TailFacts, decide};
+use super::judge::Behind;
 use super::load;
 use crate::error::OpenError;
 use crate::format::group::{GroupHeader, GroupKind};
@@ -27,6 +28,11 @@ const PASSED_MAX: usize = 2;
 /// So many times in a row zeros are taken for the end of the log, as they mostly are, before what
 /// follows them is looked through: for a group that was lost.
 const ZEROS_BELIEVED: u32 = 1_000;
+/// At the latest after so many more it is looked through again.
+const LOOKS_BETWEEN_MAX: u32 = 1 << 16;
+/// So many times in a row the next segment must be found missing or broken: a read that fails for a
+/// while looks the same.
+const BREAKS_BELIEVED: u32 = 50;
 
 /// How far a read-only log has followed the active segment.
 ///
@@ -45,11 +51,20 @@ pub struct Follower {
     stop: Option<Stop>,
 }
 
-/// Where there was no next group.
+/// Where there was nothing to go on with.
 struct Stop {
     offset: u64,
+    sight: Sight,
     /// How often in a row.
     looks: u32,
+}
+
+/// What is there instead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Zeros,
+    NoGroup,
+    NoSegment,
 }
 
 impl Follower {
@@ -132,8 +147,9 @@ impl Follower {
         while groups.front().is_some_and(|it| it.group.header.end() <= proven) {
             let Some(whole) = groups.pop_front() else { return };
             // A copy: what is kept would otherwise keep all that was read with it.
-            let bytes = Bytes::copy_from_slice(whole.group.bytes());
-            load::publish(&self.segment, log.hasher, &whole, bytes, None);
+            let mut copy = zeroed_blocks(whole.group.bytes().len());
+            copy.copy_from_slice(whole.group.bytes());
+            load::publish(&self.segment, log.hasher, &whole, Bytes::from_owner(copy), None);
             self.point = ScanPoint::behind(&whole.group.header);
         }
         log.watermark.advance(self.point.next_position.previous());
@@ -146,16 +162,15 @@ impl Follower {
         scanner: &mut Scanner,
         end: &ScanEnd,
     ) -> io::Result<Option<Corruption>> {
-        let looks_before = match end {
+        let (sight, believed) = match end {
             ScanEnd::Sealed => return Ok(None),
-            ScanEnd::Zeros => ZEROS_BELIEVED,
-            ScanEnd::Fault(_) | ScanEnd::Chain(_) => 1,
+            ScanEnd::Zeros => (Sight::Zeros, ZEROS_BELIEVED),
+            ScanEnd::Fault(_) | ScanEnd::Chain(_) => (Sight::NoGroup, 1),
         };
         let at = scanner.point();
-        let before = self.stop.take().filter(|stop| stop.offset == at.offset);
-        let looks = before.map_or(0, |stop| stop.looks).saturating_add(1);
-        self.stop = Some(Stop { offset: at.offset, looks });
-        if looks <= looks_before || !looks.is_power_of_two() {
+        let looks = self.look(at.offset, sight);
+        let is_due = looks.is_power_of_two() || looks.is_multiple_of(LOOKS_BETWEEN_MAX);
+        if looks <= believed || !is_due {
             return Ok(None);
         }
         let strays = scanner.stray_groups()?;
@@ -179,29 +194,36 @@ impl Follower {
 
     /// Goes on to the next segment if it was activated.
     fn enter_next(&mut self, log: &Shared) -> Result<bool, ReadError> {
-        let mut damage = None;
-        // What is read first may be older than what is read next: the second look is sure.
-        for _ in 0..2 {
-            let numbers = segment_numbers(log).map_err(|error| self.io(&error))?;
-            let chain = place(&*log.env.storage, &numbers, Some(log.log_id));
-            let chain = chain.map_err(|error| self.unplaced(&error))?;
-            let number = usize::try_from(self.segment.header().number).unwrap_or(usize::MAX);
-            let mut from_here = chain.placed.into_iter().skip(number - 1);
-            let seal = from_here.next().and_then(|placed| placed.seal);
-            if let (Some(seal), Some(next)) = (seal, from_here.next()) {
-                let file = next.open(&*log.env.storage).map_err(|error| self.io(&error))?;
-                self.enter(log, seal, next.header, file);
-                return Ok(true);
-            }
-            damage = chain.damage;
-            if damage.is_none() {
-                return Ok(false);
-            }
+        let numbers = segment_numbers(log).map_err(|error| self.io(&error))?;
+        let chain = place(&*log.env.storage, &numbers, Some(log.log_id));
+        let chain = chain.map_err(|error| self.unplaced(&error))?;
+        let number = self.segment.header().number;
+        let before = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        let mut from_here = chain.placed.into_iter().skip(before);
+        let seal = from_here.next().and_then(|placed| placed.seal);
+        if let (Some(seal), Some(next)) = (seal, from_here.next()) {
+            let file = next.open(&*log.env.storage).map_err(|error| self.io(&error))?;
+            self.enter(log, seal, next.header, file);
+            return Ok(true);
         }
-        if let Some(damage) = damage {
+        let file = chain.last_file.as_ref().map(|(_, file)| file);
+        let next_position = self.point.next_position;
+        let behind = Behind { last: number, is_sealed: true, next_position, file };
+        let damage = chain.damage.or_else(|| behind.damage());
+        let sight = if damage.is_some() { Sight::NoSegment } else { Sight::Zeros };
+        let looks = self.look(self.point.offset, sight);
+        if let Some(damage) = damage.filter(|_| looks >= BREAKS_BELIEVED) {
             damaged(log, damage);
         }
         Ok(false)
+    }
+
+    /// How often in a row this was seen there, this time included.
+    fn look(&mut self, offset: u64, sight: Sight) -> u32 {
+        let before = self.stop.take().filter(|it| it.offset == offset && it.sight == sight);
+        let looks = before.map_or(0, |stop| stop.looks).saturating_add(1);
+        self.stop = Some(Stop { offset, sight, looks });
+        looks
     }
 
     fn enter(

@@ -355,7 +355,7 @@ impl Opening {
     ) -> Result<(), OpenError> {
         let bytes = file.len().map_err(OpenError::io("measure a segment"))?;
         let copy = (nonzero_end <= IN_FLIGHT_BYTES_MAX)
-            .then(|| repair::keep_copy(&*self.env.storage, file, number, (0, bytes), epoch))
+            .then(|| repair::keep_copy(&*self.env.storage, file, number, (0, nonzero_end), epoch))
             .flatten();
         self.report.torn_header = Some(copy.ok_or_else(|| {
             let name = segment_name(number);

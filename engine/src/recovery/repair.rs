@@ -46,7 +46,9 @@ pub fn keep_copy(
         })?;
         if let CopyName::New(name) = &name {
             storage.write_atomic(name, &copy[..read])?;
-            prune_copies(storage)?;
+            if let Err(error) = prune_copies(storage) {
+                tracing::warn!(%error, "cannot remove old copies of torn tails");
+            }
         }
         Ok(name.into_name())
     };
