@@ -15,6 +15,15 @@ fn write(log: &Embedded, ids: std::ops::RangeInclusive<u64>) {
     ids.for_each(|id| drop(append(log, id).expect("a good append is stored")));
 }
 
+/// A log of so many events, and a reader beside its writer.
+fn followed(events: u64) -> (TempDir, Embedded, Embedded) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = open(folder.path()).expect("a new log");
+    write(&log, 1..=events);
+    let reader = open_read_only(folder.path()).expect("the log can be read");
+    (folder, log, reader)
+}
+
 /// A log of five events, a reader of it, and five more events.
 fn half_read() -> (TempDir, Embedded) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -65,10 +74,7 @@ fn the_end_of_the_log_is_no_damage_however_often_it_is_looked_at() {
 
 #[test]
 fn a_header_that_rots_before_it_is_reached_is_told() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let log = open(folder.path()).expect("a new log");
-    write(&log, 1..=5);
-    let reader = open_read_only(folder.path()).expect("the log can be read");
+    let (folder, log, reader) = followed(5);
     write(&log, 6..=40);
     drop(log);
     let sealed = Folder(folder.path()).header(2).first_position.0 - 1;
@@ -80,10 +86,7 @@ fn a_header_that_rots_before_it_is_reached_is_told() {
 #[test]
 fn a_last_segment_that_is_lost_or_has_lost_its_header_is_told() {
     for is_lost in [true, false] {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let log = open(folder.path()).expect("a new log");
-        write(&log, 1..=5);
-        let reader = open_read_only(folder.path()).expect("the log can be read");
+        let (folder, log, reader) = followed(5);
         write(&log, 6..=13);
         drop(log);
         let (files, segment) = (Folder(folder.path()), Folder(folder.path()).segment(2));
@@ -101,10 +104,7 @@ fn a_last_segment_that_is_lost_or_has_lost_its_header_is_told() {
 
 #[test]
 fn a_segment_of_a_newer_format_is_an_error_not_silence() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let log = open(folder.path()).expect("a new log");
-    write(&log, 1..=5);
-    let reader = open_read_only(folder.path()).expect("the log can be read");
+    let (folder, log, reader) = followed(5);
     write(&log, 6..=40);
     drop(log);
     change(&Folder(folder.path()).segment(2), |bytes| {
@@ -118,10 +118,7 @@ fn a_segment_of_a_newer_format_is_an_error_not_silence() {
 
 #[test]
 fn segments_that_are_left_behind_are_served_from_their_index_files() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let log = open(folder.path()).expect("a new log");
-    write(&log, 1..=1);
-    let reader = open_read_only(folder.path()).expect("the log can be read");
+    let (_folder, log, reader) = followed(1);
     for id in 2..=200 {
         write(&log, id..=id);
         reader.refresh().expect("the disk is sound");
