@@ -10,6 +10,7 @@ use quipu_types::{Corruption, Position, ReadError};
 
 use super::chain::place;
 use super::decide::{TailCase, TailFacts, decide};
+use super::folder::Folder;
 use super::judge::Behind;
 use super::load;
 use crate::error::OpenError;
@@ -20,7 +21,7 @@ use crate::index::sealed_index::SealedIndex;
 use crate::segment::scanner::{ScanEnd, ScanPoint, Scanner, Source};
 use crate::segment::{Segment, WholeGroup};
 use crate::shared::{LogState, Shared};
-use crate::storage::{FileKind, StorageFile};
+use crate::storage::StorageFile;
 
 /// Segments left behind that may wait for their index files. Whoever reads one that has none makes
 /// an index of its own, in memory.
@@ -194,8 +195,8 @@ impl Follower {
 
     /// Goes on to the next segment if it was activated.
     fn enter_next(&mut self, log: &Shared) -> Result<bool, ReadError> {
-        let numbers = segment_numbers(log).map_err(|error| self.io(&error))?;
-        let chain = place(&*log.env.storage, &numbers, Some(log.log_id));
+        let folder = Folder::read(&log.env).map_err(|error| self.unplaced(&error))?;
+        let chain = place(&*log.env.storage, &folder.segments, Some(log.log_id));
         let chain = chain.map_err(|error| self.unplaced(&error))?;
         let number = self.segment.header().number;
         let before = usize::try_from(number - 1).unwrap_or(usize::MAX);
@@ -278,15 +279,4 @@ fn damaged(log: &Shared, mut damage: Corruption) {
     tracing::error!(%damage, "what another process writes is damaged");
     log.set_state(LogState::Damaged(damage));
     log.watermark.wake();
-}
-
-fn segment_numbers(log: &Shared) -> io::Result<Vec<u64>> {
-    let mut numbers: Vec<u64> = (log.env.storage.list()?.iter())
-        .filter_map(|entry| match FileKind::of(&entry.name) {
-            FileKind::Segment(number) => Some(number),
-            _ => None,
-        })
-        .collect();
-    numbers.sort_unstable();
-    Ok(numbers)
 }
