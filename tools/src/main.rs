@@ -23,6 +23,7 @@ mod wait;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 use crate::commands::Command;
 use crate::output::Output;
@@ -42,9 +43,16 @@ struct Cli {
 fn main() -> ExitCode {
     allocator::keep_free_memory();
     let cli = Cli::parse();
+    start_logging(cli.command.log_filter());
     let mut out = Output::new(cli.json);
     match cli.command.run(&mut out).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Events of the libraries go to standard error.
+fn start_logging(filter: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -55,6 +55,26 @@ fn a_server_that_cannot_be_reached_is_exit_code_3_and_a_wrong_address_2() {
 }
 
 #[test]
+fn tail_says_that_its_server_is_away_and_goes_on_when_it_is_back() {
+    let place = Place::new();
+    let serving = serve(&place.log);
+    let address = serving.listen.clone();
+    let append = format!("append --server {address} Call 42 --event-type Rang");
+    run(&append).code(0);
+    let mut tail = spawn(&format!("tail --server {address} --after 0 --json"));
+    assert!(tail.line().contains("\"position\":1"));
+    serving.kill();
+    let serving = serve_on(&place.log, &address);
+    run(&append).code(0);
+    assert!(tail.line().contains("\"position\":2"));
+    drop(serving);
+    tail.kill().unwrap();
+    answer(&tail.wait_with_output().unwrap())
+        .complains("connection lost")
+        .complains("connected again");
+}
+
+#[test]
 fn an_import_survives_a_server_that_is_killed_again_and_again() {
     const LINES: u64 = 30_000;
     let place = Place::new();

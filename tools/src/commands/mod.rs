@@ -57,6 +57,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Which of the libraries' events its user is told, where `RUST_LOG` says nothing.
+    pub(crate) fn log_filter(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info",
+            // What became of a log its answer says; that a server is away nothing else would.
+            _ => "quipu_client=info",
+        }
+    }
+
     /// Does it.
     pub(crate) fn run(&self, out: &mut Output) -> Result<(), Failure> {
         match self {

@@ -11,7 +11,6 @@ use quipu_server::{ListenError, Ports, Server, ServerOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
-use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
 use crate::log_args::LogArgs;
@@ -84,9 +83,6 @@ fn segment_bytes(text: &str) -> Result<u64, String> {
 
 /// Serves until it is told to stop.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Whoever has set a subscriber before keeps it.
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().ok();
     allow_many_connections();
     let runtime = runtime(args)?;
     let served = runtime.block_on(serve(args, out));
