@@ -16,6 +16,7 @@ use quipu_types::{
 
 use crate::bug::{Bug, seeded};
 use crate::commit::committer::Committer;
+use crate::commit::host::wake_all;
 use crate::commit::inbox::{Admission, Submission};
 use crate::commit::outcome::{Admitted, Reply};
 use crate::commit::prepared::{Origin, PreparedAppend};
@@ -117,7 +118,10 @@ impl EventLog {
     /// One step of the sequencer, for a log without threads; `None` if it takes no appends.
     pub fn step(&self) -> Option<Step> {
         let step = self.sequencer.as_ref()?.lock().step();
-        self.shared.inbox.take_granted().into_iter().for_each(Waker::wake);
+        wake_all(self.shared.inbox.take_granted());
+        if step.has_advanced {
+            self.shared.watermark.wake();
+        }
         Some(step)
     }
 
@@ -333,10 +337,16 @@ impl EventLog {
     /// # Errors
     /// What the disk says.
     pub fn refresh(&self) -> Result<(), ReadError> {
-        match &mut *self.follower.lock() {
+        let seen = || (self.shared.watermark.current(), self.shared.damage().is_some());
+        let before = seen();
+        let refreshed = match &mut *self.follower.lock() {
             Some(follower) => follower.refresh(&self.shared).map(|_| ()),
             None => Ok(()),
+        };
+        if seen() != before {
+            self.shared.watermark.wake();
         }
+        refreshed
     }
 
     /// Closes the log: writes what is queued and CLEAN, ends the threads, releases the lock.
@@ -353,8 +363,8 @@ impl EventLog {
         let last = move || {
             shared.env.storage.quiesce();
             shared.set_state(LogState::Closed);
-            shared.watermark.wake();
             drop(ManuallyDrop::into_inner(lock));
+            shared.watermark.wake();
         };
         match committer {
             Some(committer) => committer.join(last),

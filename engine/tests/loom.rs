@@ -70,6 +70,7 @@ mod watermark {
                 for position in 1..=2 {
                     writer.1.store(position, Ordering::Relaxed);
                     writer.0.advance(Position(position));
+                    writer.0.wake();
                 }
             });
             for position in 1..=2 {
@@ -87,7 +88,10 @@ mod watermark {
             let reader = Arc::clone(&watermark);
             let reader = spawn(move || wait_for(&reader, || reader.current() == Position(1)));
             let writer = Arc::clone(&watermark);
-            let writer = spawn(move || writer.advance(Position(1)));
+            let writer = spawn(move || {
+                writer.advance(Position(1));
+                writer.wake();
+            });
             wait_for(&watermark, || watermark.current() == Position(1));
             reader.join().unwrap();
             writer.join().unwrap();

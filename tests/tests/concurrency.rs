@@ -21,6 +21,7 @@ use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Faults, FaultyDisk};
 use quipu_tests::memory_disk::MemoryDisk;
 use quipu_tests::patience::PATIENCE;
+use quipu_tests::stepped_log::SteppedLog;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, ExpectedVersion, Filter, NewEvent, Position,
     ReadRequest, Record, SubscribeRequest, SubscriptionItem, Version,
@@ -446,6 +447,23 @@ mod queue {
         });
         let answer = answers.recv_timeout(PATIENCE).expect("woken, and no deadlock");
         assert!(matches!(answer, Err(AppendError::Overloaded { .. })), "{answer:?}");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread that may hang")]
+    fn who_is_woken_by_an_advance_may_come_back_into_the_log() {
+        let (answered, answers) = channel();
+        // Not joined: a deadlock shall fail the test, not hang it.
+        std::thread::spawn(move || {
+            let env = MemoryDisk::default().environment();
+            let log = SteppedLog::open(env, small().log).unwrap();
+            let weak = Arc::downgrade(log.log());
+            let waker = Waker::from(Arc::new(Reentrant { log: weak, answered }));
+            let mut advanced = log.log().shared().watermark.listen();
+            assert!(advanced.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            log.append_each(&[single(1, &call(1))]);
+        });
+        answers.recv_timeout(PATIENCE).expect("woken, and no deadlock").unwrap();
     }
 
     #[test]

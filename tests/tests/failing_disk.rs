@@ -300,7 +300,7 @@ mod failed_write {
 }
 
 mod no_space {
-    use quipu_tests::tamper::{Folder, change};
+    use quipu_tests::tamper::{Folder, change, flip};
 
     use super::*;
 
@@ -358,6 +358,28 @@ mod no_space {
         refuses_reads_on_and_recovers(&large(), Operation::Write, FULL);
     }
 
+    /// As where a quota, or a limit for files, ends in the middle of the zeros.
+    #[test]
+    fn space_ahead_that_is_zeroed_in_part_is_none() {
+        refuses_reads_on_and_recovers(&large(), Operation::Write, Fault::Short);
+    }
+
+    #[test]
+    fn the_last_group_is_witnessed_while_a_roll_waits_for_space() {
+        let mut subject = Subject::open(&small());
+        subject.faults.fail_all(Operation::Create, FULL);
+        let (refused, _) = subject.fill(1);
+        subject.log.close();
+        let folder = Folder(subject.folder.path());
+        let last = folder.data_groups(1).pop().unwrap();
+        flip(&folder.segment(1), usize::try_from(last.offset).unwrap() + 100);
+        subject.faults.heal();
+        subject.log =
+            open(subject.folder.path(), &subject.options, &subject.faults, &subject.clock);
+        let state = subject.state();
+        assert!(matches!(state, LogState::Damaged(_)), "{state}: {refused} was refused");
+    }
+
     #[test]
     fn a_place_that_was_not_zeroed_is_used_all_the_same() {
         let mut subject = Subject::open(&small());
@@ -413,6 +435,22 @@ mod no_space {
         let subject = subject.reopen();
         assert_eq!(subject.ids(), ids_of(1..12));
         subject.append(12).unwrap();
+    }
+
+    #[test]
+    fn a_copy_that_ends_within_a_block_of_zeros_takes_appends() {
+        let mut subject = Subject::open(&large());
+        subject.append(1).unwrap();
+        subject.log.close();
+        let segment = Folder(subject.folder.path()).segment(1);
+        change(&segment, |bytes| bytes.truncate(700_000));
+        subject.log =
+            open(subject.folder.path(), &subject.options, &subject.faults, &subject.clock);
+        for number in 2..400 {
+            subject.append(number).unwrap();
+        }
+        let subject = subject.reopen();
+        assert_eq!(subject.ids(), ids_of(1..400));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::host::{call_host, wake_all};
 use super::preparer::PrepareJob;
 use super::sequencer::{Sequencer, Step};
 use crate::index::indexer::{Indexer, Next};
@@ -97,12 +98,13 @@ impl Committer {
 fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<PrepareJob>) {
     while !log.inbox.is_closed() {
         let step = step_or_fail(sequencer);
-        let Step { answers, prepare, write, more, timeout, arrivals, closed } = step;
+        let Step { answers, has_advanced, prepare, write, more, timeout, arrivals, closed } = step;
         if more {
             log.inbox.wake_another();
         }
-        for waker in log.inbox.take_granted() {
-            call_host(|| waker.wake());
+        wake_all(log.inbox.take_granted());
+        if has_advanced {
+            log.watermark.wake();
         }
         for answer in answers {
             call_host(|| answer.send());
@@ -125,14 +127,6 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
             }
             None => log.inbox.wait(arrivals, timeout),
         }
-    }
-}
-
-/// A host's waker that panics must not take the log's thread, and the write it is about to submit,
-/// with it.
-fn call_host(call: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(call)).is_err() {
-        tracing::error!("a caller panicked when it was told what became of its append");
     }
 }
 

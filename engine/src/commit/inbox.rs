@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use quipu_types::AppendError;
 
+use super::host::wake_all;
 use super::outcome::Reply;
 use super::prepared::PreparedAppend;
 use super::preparer::Prepared;
@@ -209,7 +210,7 @@ impl Inbox {
             state.release();
             std::mem::take(&mut state.waiting)
         });
-        refused.into_iter().filter_map(|waiter| waiter.waker).for_each(Waker::wake);
+        wake_all(refused.into_iter().filter_map(|waiter| waiter.waker));
     }
 
     /// The sequencer has nothing more to do, ever.
@@ -415,7 +416,7 @@ impl Admission {
         if !is_held {
             inbox.arrived.notify_one();
         }
-        next.into_iter().for_each(Waker::wake);
+        wake_all(next);
         Poll::Ready(Ok(()))
     }
 }
@@ -431,7 +432,7 @@ impl Drop for Admission {
         woken.append(&mut state.granted);
         drop(state);
         drop(gone);
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
     }
 }
 
@@ -533,6 +534,22 @@ mod tests {
         crowd.inbox.close();
         assert_eq!(crowd.woken(), 2);
         assert!(matches!(crowd.poll(0), Poll::Ready(Err(AppendError::Closed))));
+    }
+
+    #[test]
+    fn who_panics_when_it_is_woken_keeps_nobody_else_waiting() {
+        struct Panicking;
+        impl Wake for Panicking {
+            fn wake(self: Arc<Self>) {
+                panic!("as a host's waker may");
+            }
+        }
+        let mut crowd = Crowd::new(1, 2);
+        let waker = Waker::from(Arc::new(Panicking));
+        let first = Pin::new(&mut crowd.waiting[0]).poll(&mut Context::from_waker(&waker));
+        assert!(first.is_pending());
+        crowd.inbox.close();
+        assert_eq!(crowd.woken(), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod committer;
 pub mod head;
+pub(crate) mod host;
 pub mod inbox;
 pub mod outcome;
 pub mod placed;

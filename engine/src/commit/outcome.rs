@@ -43,16 +43,21 @@ impl Answer {
         Self { reply, result }
     }
 
-    /// Makes it a failure, whatever it was.
+    /// Makes it the failure of the log, for this reason. What may be stored is not denied: what was
+    /// known before, and what is new if it was submitted to the disk.
     #[must_use]
-    pub fn failed(self, error: AppendError) -> Self {
+    pub fn failed(self, reason: &str, was_submitted: bool) -> Self {
+        let may_be_stored = match self.result {
+            Ok(Admitted::Stored { .. }) => was_submitted,
+            Ok(Admitted::Known { .. }) => true,
+            Err(_) => false,
+        };
+        let error = if may_be_stored {
+            AppendError::OutcomeUnknown(reason.to_owned())
+        } else {
+            AppendError::NotWritten(reason.to_owned())
+        };
         Self { reply: self.reply, result: Err(error) }
-    }
-
-    /// Whether it says that the append's events are stored, now or before.
-    #[must_use]
-    pub fn may_be_stored(&self) -> bool {
-        self.result.is_ok()
     }
 
     /// Sends it.

@@ -85,7 +85,9 @@ impl From<io::Error> for PrepareError {
     fn from(error: io::Error) -> Self {
         // A process that is out of file descriptors has harmed nothing, and may have some again.
         let no_file = [Errno::MFILE, Errno::NFILE].map(|it| Some(it.raw_os_error()));
-        if is_no_space(&error) || no_file.contains(&error.raw_os_error()) {
+        // So does a limit that ends within a write: zeros over zeros may be written again.
+        let is_cut_short = error.kind() == io::ErrorKind::WriteZero;
+        if is_no_space(&error) || is_cut_short || no_file.contains(&error.raw_os_error()) {
             Self::NoSpace(format!("cannot prepare space: {error}"))
         } else {
             Self::Io(error)

@@ -107,6 +107,8 @@ enum Written {
 pub struct Step {
     /// Send these answers.
     pub answers: Vec<Answer>,
+    /// The watermark has advanced: wake those who wait for it.
+    pub has_advanced: bool,
     /// Hand this to a background thread.
     pub prepare: Option<PrepareJob>,
     /// Submit this.
@@ -152,6 +154,7 @@ impl Sequencer {
     /// Takes what has arrived and says what to do next.
     pub fn step(&mut self) -> Step {
         let finished = self.log.inbox.take_finished();
+        let durable = self.log.watermark.current();
         let mut step = Step { arrivals: finished.arrivals, ..Step::default() };
         if finished.closing && self.closing == Closing::No {
             self.closing = Closing::Asked;
@@ -169,8 +172,13 @@ impl Sequencer {
             step.prepare = self.next_prepare();
         }
         if let Some(reason) = self.failed.clone() {
+            for write in self.in_flight.drain(..) {
+                let failed = write.answers.into_iter().map(|it| it.failed(&reason, true));
+                step.answers.extend(failed);
+            }
             self.refuse_all(&mut step, &AppendError::NotWritten(reason));
         }
+        step.has_advanced = self.log.watermark.current() > durable;
         self.finish_closing();
         step.closed = self.closing == Closing::Done;
         step.timeout = self.timeout();
@@ -220,18 +228,6 @@ impl Sequencer {
                 Written::SegmentHeader(segment, spare) => self.activated(segment, &spare),
             }
             step.answers.extend(write.answers);
-        }
-        if let Some(reason) = self.failed.clone() {
-            for write in self.in_flight.drain(..) {
-                step.answers.extend(write.answers.into_iter().map(|answer| {
-                    let error = if answer.may_be_stored() {
-                        AppendError::OutcomeUnknown(reason.clone())
-                    } else {
-                        AppendError::NotWritten(reason.clone())
-                    };
-                    answer.failed(error)
-                }));
-            }
         }
     }
 
@@ -290,9 +286,7 @@ impl Sequencer {
             self.admit(submission, now, &mut builder, &mut placed, &mut answers);
         }
         if let Some(reason) = &self.failed {
-            // What is in the group was not submitted.
-            let error = AppendError::NotWritten(reason.clone());
-            step.answers.extend(answers.into_iter().map(|answer| answer.failed(error.clone())));
+            step.answers.extend(answers.into_iter().map(|answer| answer.failed(reason, false)));
             return None;
         }
         if builder.is_empty() {
@@ -342,6 +336,23 @@ impl Sequencer {
         for Submission { reply, .. } in self.log.inbox.drain() {
             step.answers.push(Answer::new(reply, Err(error.clone())));
         }
+    }
+
+    /// While a roll waits for space a WITNESS covers the last group, for that may take hours. When
+    /// the log is to close it does so at once, in CLEAN's place: there is room for one of them, and
+    /// for the START of the next opening.
+    fn next_mark_in_roll(&mut self) -> Option<GroupWrite> {
+        let is_due = self.quiet_for() >= self.witness_after() || self.closing == Closing::Asked;
+        if !self.lacks_witness_in_roll() || !is_due {
+            return None;
+        }
+        self.unwitnessed = false;
+        let builder = self.builder(0);
+        Some(self.submit(builder, GroupKind::Witness, Vec::new(), Vec::new()))
+    }
+
+    fn lacks_witness_in_roll(&self) -> bool {
+        self.unwitnessed && self.in_flight.is_empty() && self.head.room_for_mark() == Room::Fits
     }
 
     /// A group without appends, if it is time for one: WITNESS when quiet, CLEAN at the end.
@@ -419,10 +430,15 @@ impl Sequencer {
             return None;
         }
         // While the mark waits for space, the end of the preparation is an arrival.
-        let may_mark = self.unwitnessed
-            && self.in_flight.is_empty()
-            && self.roll.is_no()
-            && matches!(self.head.room_for_mark(), Room::Fits | Room::SegmentFull);
+        let may_mark = match &self.roll {
+            roll::Roll::No => {
+                self.unwitnessed
+                    && self.in_flight.is_empty()
+                    && matches!(self.head.room_for_mark(), Room::Fits | Room::SegmentFull)
+            }
+            roll::Roll::Wanted => self.lacks_witness_in_roll(),
+            _ => false,
+        };
         let witness = may_mark.then(|| self.witness_after().saturating_sub(self.quiet_for()));
         let now = self.log.env.clock.monotonic();
         // While space is being prepared, its end is an arrival.
@@ -443,7 +459,8 @@ impl Sequencer {
         let stuck_in_roll = matches!(self.roll, roll::Roll::Wanted)
             && self.no_space.is_some()
             && self.in_flight.is_empty()
-            && self.log.inbox.is_empty();
+            && self.log.inbox.is_empty()
+            && !self.lacks_witness_in_roll();
         if self.closing != Closing::No && (self.failed.is_some() || stuck_in_roll) {
             self.closing = Closing::Done;
         }

@@ -3,6 +3,7 @@
 use event_listener::{Event, EventListener};
 use quipu_types::Position;
 
+use super::host::call_host;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Durable and visible up to here.
@@ -10,6 +11,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Invariants:
 /// 1. It never goes back.
 /// 2. Everything up to it is durable, and readers find it: segments publish before it advances.
+/// 3. Wakers are a host's code: whoever moves it wakes those who wait later, under no lock.
 pub struct CommitWatermark {
     position: AtomicU64,
     advanced: Event,
@@ -27,21 +29,20 @@ impl CommitWatermark {
         Position(self.position.load(Ordering::Acquire))
     }
 
-    /// Moves it forward and wakes all who wait.
+    /// Moves it forward; [`Self::wake`] tells those who wait.
     pub fn advance(&self, to: Position) {
-        let before = self.position.fetch_max(to.0, Ordering::Release);
-        if before < to.0 {
-            self.advanced.notify(usize::MAX);
-        }
+        self.position.fetch_max(to.0, Ordering::Release);
     }
 
-    /// Wakes all who wait although nothing advanced, to see that the log is closed.
+    /// Wakes all who wait: it has advanced, or the log is closed or damaged.
     pub fn wake(&self) {
-        self.advanced.notify(usize::MAX);
+        call_host(|| {
+            self.advanced.notify(usize::MAX);
+        });
     }
 
-    /// Resolves at the next advance after this call. Look at [`Self::current`] in between: an
-    /// advance before this call is not told.
+    /// Resolves at the next [`Self::wake`] after this call. Look at [`Self::current`] in between:
+    /// one before this call is not told.
     pub fn listen(&self) -> EventListener {
         self.advanced.listen()
     }

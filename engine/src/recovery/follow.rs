@@ -278,5 +278,4 @@ fn damaged(log: &Shared, mut damage: Corruption) {
     damage.first = damage.first.max(log.watermark.current().next());
     tracing::error!(%damage, "what another process writes is damaged");
     log.set_state(LogState::Damaged(damage));
-    log.watermark.wake();
 }

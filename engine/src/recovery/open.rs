@@ -264,7 +264,9 @@ impl Opening {
         let barrier = self.barrier(&last, tail, epoch, spare_file);
         let (next, head, spare) = match barrier {
             Ok(Barriered::Started(start, spare)) => {
-                let allocated = last.file.len().map_err(OpenError::io("measure a segment"))?;
+                let length = last.file.len().map_err(OpenError::io("measure a segment"))?;
+                // A copy may end within a block of zeros: what is written ends with a block.
+                let allocated = length / BLOCK * BLOCK;
                 let active = Arc::new(active);
                 let (end, segment) = (start.end(), Arc::clone(&active));
                 let head =
@@ -306,7 +308,9 @@ impl Opening {
         };
         for name in useless {
             // Nothing rests on it: one that stays is found useless again.
-            if let Err(error) = self.env.storage.remove(&name) {
+            if let Err(error) = self.env.storage.remove(&name)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
                 tracing::warn!(name, %error, "cannot remove a run that is of no use");
             }
         }

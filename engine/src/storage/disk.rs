@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::map::map;
 use super::names::{LOCK_NAME, PROBE_STEM, temporary_name};
@@ -389,7 +389,9 @@ impl StorageFile for DiskFile {
             return Ok(());
         }
         if self.allocates.load(Ordering::Relaxed) {
-            match fallocate(&self.file, FallocateFlags::empty(), length, end - length) {
+            match retry_on_intr(|| {
+                fallocate(&self.file, FallocateFlags::empty(), length, end - length)
+            }) {
                 Ok(()) => return Ok(()),
                 Err(Errno::OPNOTSUPP) => {
                     self.allocates.store(false, Ordering::Relaxed);
@@ -398,7 +400,8 @@ impl StorageFile for DiskFile {
             }
         }
         let zeros = zeroed_blocks(ZERO_STEP_BYTES);
-        let mut offset = length;
+        // A write that was cut short may have ended within a block.
+        let mut offset = length / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         while offset < end {
             let step = usize::try_from(end - offset).unwrap_or(usize::MAX).min(zeros.len());
             self.write_durable(offset, &zeros[..step])?;

@@ -165,10 +165,15 @@ impl Shared {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let guard = self.shared.in_flight.lock();
+        let mut guard = self.shared.in_flight.lock();
         let entry = opcode::Nop::new().build().user_data(END);
         // SAFETY: the entry points to nothing.
         let entered = unsafe { self.shared.enter(&entry) };
+        let mut is_told = !matches!(entered, Entered::Later(_));
+        while !is_told {
+            self.shared.ended.wait_for(&mut guard, TOLD_AGAIN_EVERY);
+            is_told = self.shared.ring.submit().is_ok();
+        }
         drop(guard);
         let Some(thread) = self.thread.take() else { return };
         // The last that a completion lets go of may be the log itself.

@@ -46,7 +46,7 @@ impl Sequencer {
         match &self.roll {
             Roll::Wanted if self.spare.is_none() || self.head.room_for_seal() != Room::Fits => {
                 self.refuse_without_space(step);
-                None
+                self.next_mark_in_roll()
             }
             Roll::Wanted if self.in_flight.is_empty() || seeded(Bug::NoRollBarrier) => {
                 Some(self.seal())
