@@ -33,7 +33,8 @@ pub struct LogOptions {
     /// Bytes of memory for the index of ids and versions. Default 1 GiB. Three quarters of
     /// `segment_bytes` go to the newest segments; of what is left, half to filters, half to those
     /// being made anew. Where they have less than 2 bytes an event, look-ups read the disk more
-    /// often; below half a byte, always.
+    /// often; below half a byte, always. Not counted: 16 bytes for each block of a run, that is a
+    /// quarter of a byte an event at most.
     pub index_memory: u64,
     /// Runs of one size that are merged into one, 2 to 16. Default 4: fewer are fewer look-ups,
     /// more are fewer writes.

@@ -1,18 +1,24 @@
 //! The sorted runs of the index: whatever becomes of their files, ids and versions are known, and
 //! the files are made again.
+#![expect(clippy::unwrap_used, reason = "a failure is a panic with its reason")]
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use quipu_engine::commit::outcome::Answer;
 use quipu_engine::format::BLOCK_BYTES;
 use quipu_engine::index::indexer::IndexWork;
-use quipu_engine::storage::{Access, Backend, DiskStorage, FileKind, Mapping, run_name};
+use quipu_engine::storage::{
+    Access, Backend, DiskStorage, FileKind, Mapping, index_name, run_name, segment_name,
+};
 use quipu_engine::{EventLog, LogOptions, Origin, Storage, VerifyReport, verify};
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
 use quipu_tests::memory_disk::{MemoryDisk, SetClock, environment};
 use quipu_tests::stepped_log::SteppedLog;
+use quipu_tests::tamper::Folder;
 use quipu_types::{AggregateKey, Append, AppendError, ExpectedVersion, NewEvent, Version};
 
 const EVENTS: u64 = 200;
@@ -126,8 +132,98 @@ fn runs_that_are_missing_cut_or_of_other_segments_are_made_again() {
     for name in original.keys().map(|run| run_name(run.0, run.1)) {
         disk.remove(&name).unwrap();
     }
-    knows_everything(&open(&disk));
-    assert!(runs(&disk) == original);
+    let log = SteppedLog::open_untouched(disk.environment(), options()).unwrap();
+    assert!(runs(&disk) == original, "an opening does not make more of them than there were");
+    knows_everything(&log);
+}
+
+#[test]
+fn a_damaged_run_is_not_made_again_in_the_space_that_is_kept_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let (access, backend) = (Access::ReadWrite, Backend::Buffered);
+    let disk = DiskStorage::open(folder.path(), access, backend, Mapping::Mapped).unwrap();
+    let disk = Arc::new(FaultyDisk::new(disk, Arc::clone(&faults)));
+    let log = SteppedLog::open(environment(disk, Arc::default()), options()).unwrap();
+    (1..=EVENTS).for_each(|number| log.append_each(&[Append::any(vec![numbered(number)])]));
+    let damaged = || {
+        let set = log.log().shared().sealed.snapshot();
+        set.runs().filter(|run| run.is_damaged()).count()
+    };
+    let set = log.log().shared().sealed.snapshot();
+    let run = set.runs().next().unwrap();
+    assert!(run.span().segments() > 1 && run.note_damage());
+    let names = || Folder(folder.path()).names();
+    let before = names();
+    faults.fail_all(Operation::Space, Fault::Refused(ErrorKind::StorageFull));
+    log.indexer().take(IndexWork::Tidy);
+    assert!(damaged() == 1 && names() == before);
+    faults.heal();
+    log.indexer().take(IndexWork::Tidy);
+    assert!(damaged() == 0 && names() == before);
+    knows_everything(&log);
+}
+
+#[test]
+fn a_repetition_is_not_denied_when_the_index_cannot_be_searched_for_another_append() {
+    let disk = filled();
+    let log = open(&disk);
+    let newest = numbered(EVENTS + 1);
+    log.append_each(&[Append::any(vec![newest.clone()])]);
+    make_unsearchable(&disk);
+    let both = [newest, numbered(1)].map(|event| Append::any(vec![event]));
+    let answers = log.append_together(&both, Origin::Client);
+    assert!(matches!(answers[0], Err(AppendError::OutcomeUnknown(_))), "{answers:?}");
+    assert!(matches!(answers[1], Err(AppendError::NotWritten(_))), "{answers:?}");
+}
+
+#[test]
+fn what_is_in_flight_is_answered_when_the_index_fails_while_the_log_closes() {
+    let disk = filled();
+    let log = open(&disk);
+    let shared = log.log().shared();
+    let mut fresh = (EVENTS + 1..).map(numbered);
+    // There is room for two groups in a segment that has begun.
+    let segments = shared.segments.snapshot().len();
+    while shared.segments.snapshot().len() == segments {
+        log.append_each(&[Append::any(vec![fresh.next().unwrap()])]);
+    }
+    make_unsearchable(&disk);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let submit = |event| {
+        let append = log.log().prepare(&Append::any(vec![event]), Origin::Client).unwrap();
+        let answered = Arc::clone(&answered);
+        let reply = Box::new(move |_| {
+            answered.fetch_add(1, Ordering::Relaxed);
+        });
+        log.log().try_submit(append, reply).unwrap();
+    };
+    submit(fresh.next().unwrap());
+    let in_flight = log.log().step().unwrap();
+    assert!(in_flight.write.is_some() && in_flight.answers.is_empty());
+    if let Some(job) = in_flight.prepare {
+        shared.inbox.prepared(job.run(&*shared.env.storage));
+    }
+    submit(numbered(1));
+    shared.inbox.close();
+    let step = log.log().step().unwrap();
+    assert!(step.closed, "nothing can be written any more");
+    step.answers.into_iter().for_each(Answer::send);
+    assert_eq!(answered.load(Ordering::Relaxed), 2);
+}
+
+/// Neither the run of the oldest segments nor they themselves can be read any more.
+fn make_unsearchable(disk: &MemoryDisk) {
+    let (first, last) = *runs(disk).keys().next().unwrap();
+    let break_file = |name: &str| {
+        let broken = vec![1; disk.content(name).len() - BLOCK_BYTES];
+        disk.open(name).unwrap().write_durable(BLOCK_BYTES as u64, &broken).unwrap();
+    };
+    break_file(&run_name(first, last));
+    for segment in first..=last {
+        break_file(&segment_name(segment));
+        disk.remove(&index_name(segment)).unwrap();
+    }
 }
 
 #[test]
@@ -139,8 +235,9 @@ fn runs_that_another_has_replaced_are_removed() {
     assert!(last > first);
     let merged = disk.content(&run_name(first, last));
     disk.remove(&run_name(first, last)).unwrap();
-    drop(EventLog::open_stepped(disk.environment(), options(), &mut |_, _| {}).unwrap());
-    assert!(runs(&disk).contains_key(&(first, first)), "made of one segment each");
+    let wide = LogOptions { index_fan_in: 16, ..options() };
+    drop(EventLog::open_stepped(disk.environment(), wide, &mut |_, _| {}).unwrap());
+    assert!(runs(&disk).contains_key(&(last, last)), "smaller ones were made");
     disk.put(&run_name(first, last), &merged);
     let log = open(&disk);
     assert_eq!(log.log().recovery_report().made_runs, 0);

@@ -4,6 +4,8 @@
 /// Bytes of one block: a line of the cache.
 pub const FILTER_BLOCK_BYTES: usize = 64;
 const WORDS: usize = 8;
+/// Blocks that are encoded at a time.
+const PIECE_BLOCKS: usize = 4_096;
 /// Odd numbers, one for each word: each picks its bit from the same half of the hash.
 const SALTS: [u32; WORDS] = [
     0x47b6_137b,
@@ -78,11 +80,11 @@ impl Filter {
         self.blocks.len() as u64 * FILTER_BLOCK_BYTES as u64
     }
 
-    /// Adds its bytes to `out`.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        for word in self.blocks.iter().flat_map(|block| block.0) {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
+    /// Its bytes, in pieces of whole blocks: all of them may be hundreds of megabytes.
+    pub fn encode(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.blocks.chunks(PIECE_BLOCKS).map(|blocks| {
+            blocks.iter().flat_map(|block| block.0).flat_map(u64::to_le_bytes).collect()
+        })
     }
 
     /// A filter whose blocks are still to come, with room for so many.
@@ -140,8 +142,7 @@ mod tests {
         assert!(added().all(|hash| filter.may_have(hash)));
         let wrong = hashes(2).take(100_000).filter(|hash| filter.may_have(*hash)).count();
         assert!(wrong < 300, "{wrong} of 100,000 others are let through");
-        let mut bytes = Vec::new();
-        filter.encode(&mut bytes);
+        let bytes: Vec<u8> = filter.encode().flatten().collect();
         let mut again = Filter::with_room(filter.blocks());
         let (one, others) = bytes.split_at(FILTER_BLOCK_BYTES);
         again.extend(one);

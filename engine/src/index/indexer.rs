@@ -16,8 +16,9 @@ use super::known::report_damage;
 use super::merge::{self, Merge, MergeError};
 use super::rebuild::{self, RebuildError};
 use super::run::Run;
+use super::run_maker::RunMaker;
 use super::run_writer::write_generation;
-use super::sealed::{Part, Waiting};
+use super::sealed::{FilterBits, Part, Waiting};
 use super::sealed_index::SealedIndex;
 use super::tiers::{merged_for_a_record, to_merge};
 use crate::commit::placed::Placed;
@@ -36,6 +37,9 @@ const WOKEN_FOR_GROUPS: usize = 64;
 
 /// Entries that are merged together: each change between indexing and merging costs caches.
 const MERGED_AT_ONCE: usize = 4_096;
+
+/// Merges under way at once: one of each size that runs may have. Each has files open, and buffers.
+const MERGES_MAX: usize = 8;
 
 /// Something to index.
 pub enum IndexWork {
@@ -261,18 +265,21 @@ impl Indexer {
 
     fn write(&self, generation: &Generation, span: Span) -> io::Result<Run> {
         let Shared { env, log_id, options, .. } = &*self.log;
-        let set = self.log.sealed.snapshot();
-        let bits = set.filter_bits(generation.filtered(), &[], options.filter_bytes());
+        let taken = self.log.sealed.snapshot().filter_bytes(&[]);
+        let left = options.filter_bytes().saturating_sub(taken);
+        let bits = FilterBits::within(left, generation.filtered());
         write_generation(&env.storage, *log_id, generation, span, bits)
     }
 
     fn plan_merges(&mut self) {
-        while let Some(runs) = self.next_to_merge() {
+        while self.merges.len() < MERGES_MAX
+            && let Some(runs) = self.next_to_merge()
+        {
             let Shared { env, log_id, options, .. } = &*self.log;
-            let set = self.log.sealed.snapshot();
             let to_come: u64 = self.merges.iter().map(Merge::filter_bytes).sum();
-            let left = options.filter_bytes().saturating_sub(to_come);
-            let bits = set.filter_bits(merge::filtered(&runs), &runs, left);
+            let taken = self.log.sealed.snapshot().filter_bytes(&runs) + to_come;
+            let left = options.filter_bytes().saturating_sub(taken);
+            let bits = FilterBits::within(left, merge::filtered(&runs));
             if let Err(error) = self.check_room(&runs) {
                 return self.merge_failed(&error.into());
             }
@@ -283,18 +290,10 @@ impl Indexer {
         }
     }
 
-    /// Merging is for speed alone: the space that is kept free is kept for appends.
     fn check_room(&self, runs: &[Arc<Run>]) -> io::Result<()> {
         let begun: u64 = self.merges.iter().map(Merge::bytes_at_most).sum();
         let needed = begun + runs.iter().map(|run| run.file_bytes()).sum::<u64>();
-        let reserve = self.log.options.reserve_bytes();
-        let free = self.log.env.storage.space()?.free;
-        if free < reserve + needed {
-            let lack =
-                format!("{free} bytes are free; {needed} are needed and {reserve} must remain");
-            return Err(io::Error::new(io::ErrorKind::StorageFull, lack));
-        }
-        Ok(())
+        merge::check_room(&*self.log.env.storage, needed, self.log.options.reserve_bytes())
     }
 
     fn next_to_merge(&self) -> Option<Vec<Arc<Run>>> {
@@ -363,14 +362,17 @@ impl Indexer {
         }
     }
 
-    /// Replaces a damaged run by one of each of its segments.
-    fn make_again(&mut self, damaged: &Run) -> Result<(), RebuildError> {
-        let covered = damaged.span();
-        self.merges.retain(|merge| !merge.span().covers(covered.first_segment));
-        let segments = self.log.segments.snapshot();
-        let covered = segments.iter().filter(|it| covered.covers(it.header().number));
-        let runs = covered.map(|it| Ok(Arc::new(self.run_of(it)?)));
-        let runs = runs.collect::<Result<Vec<_>, RebuildError>>()?;
+    /// Replaces a damaged run by what its segments hold.
+    fn make_again(&mut self, damaged: &Arc<Run>) -> Result<(), RebuildError> {
+        self.merges.retain(|merge| !merge.span().covers(damaged.span().first_segment));
+        let Shared { env, log_id, options, .. } = &*self.log;
+        merge::check_room(&*env.storage, damaged.file_bytes(), options.reserve_bytes())?;
+        let mut maker = RunMaker::new(&env.storage, *log_id, options);
+        if let Err(error) = self.make_runs(damaged, &mut maker) {
+            maker.discard();
+            return Err(error);
+        }
+        let runs = maker.take();
         let is_in_its_place = runs.iter().any(|run| run.name() == damaged.name());
         self.log.sealed.replace(runs);
         if !is_in_its_place {
@@ -379,12 +381,19 @@ impl Indexer {
         Ok(())
     }
 
-    fn run_of(&self, segment: &Segment) -> Result<Run, RebuildError> {
-        let number = segment.header().number;
-        let (generation, span) = rebuild::ask_index(&self.log, segment, |index| {
-            Ok((Generation::of_index(index, self.log.hasher)?, Span::of_index(number, index)))
-        })?;
-        Ok(self.write(&generation, span)?)
+    fn make_runs(&self, damaged: &Arc<Run>, maker: &mut RunMaker) -> Result<(), RebuildError> {
+        let others = self.log.sealed.snapshot().filter_bytes(std::slice::from_ref(damaged));
+        for segment in self.log.segments.snapshot().iter() {
+            let number = segment.header().number;
+            if damaged.span().covers(number) {
+                let (generation, span) = rebuild::ask_index(&self.log, segment, |index| {
+                    let generation = Generation::of_index(index, self.log.hasher)?;
+                    Ok((generation, Span::of_index(number, index)))
+                })?;
+                maker.push(&generation, span, others)?;
+            }
+        }
+        Ok(())
     }
 
     /// A file that stays is not taken at the next start, and removed there.

@@ -1,6 +1,7 @@
 //! Several neighbouring runs made into one, in small steps: a segment that is sealed meanwhile does
 //! not wait for the end of it.
 
+use std::io;
 use std::sync::Arc;
 
 use quipu_types::Uuid;
@@ -33,7 +34,7 @@ pub enum MergeError {
     Unreadable(Arc<Run>, RunError),
     /// The disk refused the new one.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
 impl Merge {
@@ -48,7 +49,7 @@ impl Merge {
         filter_bits: FilterBits,
     ) -> Result<Self, MergeError> {
         let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
-            return Err(std::io::Error::from(std::io::ErrorKind::InvalidInput).into());
+            return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
         };
         let (first, last) = (first.span(), last.span());
         let span = Span {
@@ -136,6 +137,19 @@ impl Merge {
     pub fn finish(self) -> Result<(Vec<Arc<Run>>, Run), MergeError> {
         Ok((self.runs, self.writer.finish()?))
     }
+}
+
+/// Runs are made of others for speed alone: the space that is kept free is kept for appends.
+///
+/// # Errors
+/// That so many bytes more would take of it, or that the disk does not say.
+pub fn check_room(storage: &dyn Storage, needed: u64, reserve: u64) -> io::Result<()> {
+    let free = storage.space()?.free;
+    if free < reserve + needed {
+        let lack = format!("{free} bytes are free; {needed} are needed and {reserve} must remain");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, lack));
+    }
+    Ok(())
 }
 
 /// Ids and aggregates that runs hold, those that several hold counted for each.

@@ -12,6 +12,7 @@ pub mod memtable;
 pub mod merge;
 pub mod rebuild;
 pub mod run;
+pub mod run_maker;
 mod run_tail;
 pub mod run_writer;
 pub mod sealed;

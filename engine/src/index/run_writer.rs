@@ -16,7 +16,7 @@ use crate::format::run_file::{
     Entry, Key, RunHeader, Span, TableSize, encode_block, entries_a_block,
 };
 use crate::format::segment_set::SegmentSet;
-use crate::format::sum::crc64;
+use crate::format::sum::RunningSum;
 use crate::format::{BLOCK_BYTES, BlockBuffer, block_ceil};
 use crate::storage::{Storage, StorageFile, run_name, temporary_name};
 
@@ -161,18 +161,15 @@ impl RunWriter {
     pub fn finish(mut self) -> io::Result<Run> {
         self.end_ids()?;
         self.aggregates.write(&mut self.file, &self.plan.span)?;
-        let tail = self.tail();
+        let tail_sum = self.write_tail()?;
         let header = RunHeader {
             log_id: self.log_id,
             span: self.plan.span,
             born: self.plan.born,
             ids: self.ids.size(),
             aggregates: self.aggregates.size(),
-            tail_sum: crc64(&tail),
+            tail_sum,
         };
-        for piece in tail.chunks(WRITE_BYTES) {
-            self.file.push(piece)?;
-        }
         self.file.end()?;
         self.file.file.write_durable(0, &header.encode())?;
         let name = run_name(self.plan.span.first_segment, self.plan.span.last_segment);
@@ -183,18 +180,21 @@ impl RunWriter {
         Ok(Run::new(header, file, self.ids.take(), self.aggregates.take()))
     }
 
-    /// First keys and filters.
-    fn tail(&self) -> Vec<u8> {
-        let filters = [&self.ids.filter, &self.aggregates.filter];
-        let keys = self.ids.first_keys.len() + self.aggregates.first_keys.len();
-        let of_filters = usize::try_from(self.filter_bytes()).unwrap_or(0);
-        let mut tail = Vec::with_capacity(keys * size_of::<Key>() + of_filters);
-        tail.extend_from_slice(self.ids.first_keys.as_flattened());
-        tail.extend_from_slice(self.aggregates.first_keys.as_flattened());
-        for filter in filters.into_iter().flatten() {
-            filter.encode(&mut tail);
+    /// First keys and filters; gives their sum.
+    fn write_tail(&mut self) -> io::Result<u64> {
+        let Self { file, ids, aggregates, .. } = self;
+        let mut sum = RunningSum::default();
+        let mut write = |piece: &[u8]| {
+            sum.add(piece);
+            file.push(piece)
+        };
+        for keys in [&ids.first_keys, &aggregates.first_keys] {
+            keys.as_flattened().chunks(WRITE_BYTES).try_for_each(&mut write)?;
         }
-        tail
+        for filter in [&ids.filter, &aggregates.filter].into_iter().flatten() {
+            filter.encode().try_for_each(|piece| write(&piece))?;
+        }
+        Ok(sum.sum())
     }
 }
 
@@ -271,22 +271,22 @@ impl<const N: usize> TableWriter<N> {
 impl BlockFile {
     fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= WRITE_BYTES && self.buffer.len().is_multiple_of(BLOCK_BYTES) {
-            self.write()?;
-        }
-        Ok(())
+        if self.buffer.len() >= WRITE_BYTES { self.write_blocks() } else { Ok(()) }
     }
 
     fn end(&mut self) -> io::Result<()> {
         self.buffer.resize(block_ceil(self.buffer.len()), 0);
-        self.write()
+        self.write_blocks()
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        if !self.buffer.is_empty() {
-            self.file.write_durable(self.offset, &self.buffer)?;
-            self.offset += self.buffer.len() as u64;
-            self.buffer.clear();
+    /// The whole ones among what is buffered.
+    fn write_blocks(&mut self) -> io::Result<()> {
+        let bytes = self.buffer.len() / BLOCK_BYTES * BLOCK_BYTES;
+        if bytes > 0 {
+            self.file.write_durable(self.offset, &self.buffer[..bytes])?;
+            self.offset += bytes as u64;
+            self.buffer.copy_within(bytes.., 0);
+            self.buffer.resize(self.buffer.len() - bytes, 0);
         }
         Ok(())
     }

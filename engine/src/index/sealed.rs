@@ -24,6 +24,19 @@ pub struct FilterBits {
     pub aggregates: u64,
 }
 
+impl FilterBits {
+    /// For so many ids, none if they need no filter, and aggregates, of so many bytes that are
+    /// left. Where they do not reach for both, aggregates have them: a new id is most often above
+    /// the greatest, and not looked up.
+    #[must_use]
+    pub fn within(left: u64, (ids, aggregates): (u64, u64)) -> Self {
+        match bits_within(left, ids + aggregates) {
+            0 => Self { ids: 0, aggregates: bits_within(left, aggregates) },
+            bits => Self { ids: if ids > 0 { bits } else { 0 }, aggregates: bits },
+        }
+    }
+}
+
 /// Bits a key in a half of what is left: the runs to come must find room, too, for where there is
 /// no filter nearly every key that is new costs an access.
 fn bits_within(left: u64, keys: u64) -> u64 {
@@ -170,19 +183,11 @@ impl SealedSet {
         })
     }
 
-    /// Bits of the filters of a run to come in the place of those replaced, for so many ids, none
-    /// if they need no filter, and aggregates; so that all filters stay within `filter_bytes`.
+    /// Bytes of the filters of all runs but those replaced.
     #[must_use]
-    pub fn filter_bits(
-        &self,
-        (ids, aggregates): (u64, u64),
-        replaced: &[Arc<Run>],
-        filter_bytes: u64,
-    ) -> FilterBits {
+    pub fn filter_bytes(&self, replaced: &[Arc<Run>]) -> u64 {
         let stays = |run: &&Arc<Run>| !replaced.iter().any(|gone| Arc::ptr_eq(run, gone));
-        let taken: u64 = self.runs().filter(stays).map(|run| run.memory().1).sum();
-        let bits = bits_within(filter_bytes.saturating_sub(taken), ids + aggregates);
-        FilterBits { ids: if ids > 0 { bits } else { 0 }, aggregates: bits }
+        self.runs().filter(stays).map(|run| run.memory().1).sum()
     }
 
     /// Its bytes in memory.

@@ -10,7 +10,7 @@ use crate::index::generation::Generation;
 use crate::index::keys::KeyHasher;
 use crate::index::rebuild::RebuildError;
 use crate::index::run::{Run, RunError};
-use crate::index::run_writer::write_generation;
+use crate::index::run_maker::RunMaker;
 use crate::index::sealed::{Part, SealedSet, Waiting};
 use crate::index::sealed_index::SealedIndex;
 use crate::options::LogOptions;
@@ -22,6 +22,7 @@ pub struct Gathering {
     log_id: quipu_types::Uuid,
     hasher: KeyHasher,
     filter_bytes: u64,
+    maker: RunMaker,
     /// First and last segments of the run files there are.
     found: Vec<(u64, u64)>,
     set: SealedSet,
@@ -54,6 +55,7 @@ impl Gathering {
             log_id,
             hasher: KeyHasher::new(log_id),
             filter_bytes: options.filter_bytes(),
+            maker: RunMaker::new(storage, log_id, options),
             found,
             set: SealedSet::default(),
             covered: 0,
@@ -78,6 +80,7 @@ impl Gathering {
         self.covered = number;
         if let Some(run) = self.longest_run(segments, at) {
             self.covered = run.span().last_segment;
+            self.take_made();
             self.set.push(Part::Run(Arc::new(run)));
             return Ok(());
         }
@@ -89,7 +92,7 @@ impl Gathering {
             Ok((Generation::of_index(index, self.hasher)?, Span::of_index(number, index)))
         })?;
         self.made += 1;
-        self.set.push(self.made_part(generation, span));
+        self.make(generation, span);
         Ok(())
     }
 
@@ -109,7 +112,7 @@ impl Gathering {
     }
 
     fn open_run(&self, found: (u64, u64), segments: &[Placed], at: usize) -> Result<Run, RunError> {
-        let taken: u64 = self.set.runs().map(|run| run.memory().1).sum();
+        let taken = self.set.filter_bytes(&[]) + self.maker.filter_bytes();
         let filter_bytes = self.filter_bytes.saturating_sub(taken);
         let run = Run::open(&*self.storage, found, self.log_id, filter_bytes)?;
         let last = usize::try_from(found.1 - found.0).ok().and_then(|more| segments.get(at + more));
@@ -125,22 +128,26 @@ impl Gathering {
         }
     }
 
-    /// A run of a segment; where it cannot be written, what it would hold.
-    fn made_part(&self, generation: Generation, span: Span) -> Part {
-        let bits = self.set.filter_bits(generation.filtered(), &[], self.filter_bytes);
-        match write_generation(&self.storage, self.log_id, &generation, span, bits) {
-            Ok(run) => Part::Run(Arc::new(run)),
-            Err(error) => {
-                let segment = span.first_segment;
-                tracing::warn!(segment, %error, "cannot write a run: it stays in memory");
-                Part::Waiting(Arc::new(Waiting { span, generation }))
-            }
+    /// Makes a run of a segment; where it cannot be written, what it would hold is kept.
+    fn make(&mut self, generation: Generation, span: Span) {
+        if let Err(error) = self.maker.push(&generation, span, self.set.filter_bytes(&[])) {
+            let segment = span.first_segment;
+            tracing::warn!(segment, %error, "cannot write a run: it stays in memory");
+            self.take_made();
+            self.set.push(Part::Waiting(Arc::new(Waiting { span, generation })));
+        }
+    }
+
+    fn take_made(&mut self) {
+        for run in self.maker.take() {
+            self.set.push(Part::Run(run));
         }
     }
 
     /// Everything gathered.
     #[must_use]
-    pub fn finish(self) -> Gathered {
+    pub fn finish(mut self) -> Gathered {
+        self.take_made();
         let used: Vec<(u64, u64)> = self
             .set
             .runs()
