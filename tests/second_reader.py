@@ -224,14 +224,24 @@ class SegmentFile:
             start += len(chunk)
 
     def lacks_durable(self, end):
-        """Whether a valid group beyond `end` shows that what stood at `end` was durable (§11)."""
+        """Whether what stands beyond `end` shows that what stood at `end` was durable (§11)."""
+        if self.has_more(end + IN_FLIGHT_BYTES_MAX):
+            return True
         for offset in self.magics(end):
             try:
                 group = self.read_group(offset)
             except Invalid:
                 continue
-            if group.durable_upto > end or offset > end + IN_FLIGHT_BYTES_MAX:
+            if group.durable_upto > end:
                 return True
+        return False
+
+    def has_more(self, start):
+        """Whether anything from `start` on is not zero."""
+        while chunk := self.read(start, 1024 * BLOCK):
+            if chunk.strip(b"\0"):
+                return True
+            start += len(chunk)
         return False
 
     def seems_used(self, first_position):

@@ -10,6 +10,7 @@ use quipu_client::{
     AggregateKey, AppendError, Corruption, Embedded, EventStore, LogState, OpenError, ReadError,
     StartAfter, SubscribeRequest, SubscriptionItem,
 };
+use quipu_engine::format::IN_FLIGHT_BYTES_MAX;
 use quipu_engine::format::group::{FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupKind};
 use quipu_engine::format::sum::crc64;
 use quipu_engine::storage::{FileKind, segment_name};
@@ -433,6 +434,28 @@ fn bytes_behind_a_clean_end_are_a_torn_tail() {
         let report = is_mended(folder.path(), EVENTS);
         says(&report.to_string(), &["torn tail", "segment 3", ".torn"]);
     }
+}
+
+#[test]
+fn a_tail_is_torn_as_far_as_groups_can_have_been_in_flight_and_beyond_it_is_damage() {
+    let in_flight = usize::try_from(IN_FLIGHT_BYTES_MAX).unwrap();
+    let clean = *Folder(filled().path()).groups(3).last().unwrap();
+    let garbage = |bytes: usize| {
+        let folder = filled();
+        change(&Folder(folder.path()).segment(3), |content| {
+            content.truncate(range(&clean).end);
+            content.resize(range(&clean).end + bytes, 0x55);
+        });
+        folder
+    };
+    let folder = garbage(in_flight);
+    let report = is_mended(folder.path(), EVENTS);
+    let [(name, copy)] = copies(folder.path()).try_into().expect("one copy");
+    assert!(copy.len() == in_flight && copy.iter().all(|byte| *byte == 0x55));
+    assert_eq!(report.torn.and_then(|torn| torn.copy), Some(name));
+    let folder = garbage(in_flight + 4_096);
+    let place = format!("offset {} is too far behind", range(&clean).end + in_flight);
+    opens_damaged(folder.path(), EVENTS, &["segment 3", &place]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_client::{Embedded, Options};
-use quipu_engine::format::is_zero;
+use quipu_engine::format::{IN_FLIGHT_BYTES_MAX, is_zero};
 use quipu_engine::read::cursor::PageLimits;
 use quipu_engine::storage::FileKind;
 use quipu_engine::{Access, Backend, DiskStorage, EventLog, LogOptions, Mapping, Origin};
@@ -225,6 +225,20 @@ fn the_second_reader_sees_damage_where_the_engine_does() {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("segment 2, offset 4096"), "{errors}");
+}
+
+#[test]
+fn the_second_reader_sees_damage_where_nothing_can_have_been_in_flight() {
+    let golden = fixture("v1");
+    let end = Folder(&golden).groups(4).last().expect("CLEAN").end() + IN_FLIGHT_BYTES_MAX;
+    for (more, code) in [(0, 0), (4_096, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(&golden, folder.path());
+        quipu_tests::tamper::change(&Folder(folder.path()).segment(4), |bytes| {
+            bytes.resize(usize::try_from(end).unwrap() + more, 0x55);
+        });
+        assert_eq!(second_reader(folder.path(), &["--all"]).status.code(), Some(code));
+    }
 }
 
 /// A line of the page's hexdump: its offset and its 16 bytes.

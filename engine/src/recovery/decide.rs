@@ -12,8 +12,6 @@ pub struct TailFacts {
     pub durable_upto: u64,
     /// Offset of the last block behind E that is not zero.
     pub last_nonzero: Option<u64>,
-    /// Offset of the last valid group behind E.
-    pub last_stray: Option<u64>,
 }
 
 /// What is to be done about it.
@@ -25,8 +23,16 @@ pub enum TailCase {
     Torn,
     /// Bytes that were durable are damaged: read-only, cut nothing.
     AcknowledgedDamaged,
-    /// A group stands where it cannot have been in flight with what is missing before it.
+    /// Something stands where it cannot have been in flight with what is missing before it.
     TooFar,
+}
+
+impl TailCase {
+    /// What is missing at E was durable once, and so is everything before it.
+    #[must_use]
+    pub fn is_damage(self) -> bool {
+        matches!(self, Self::AcknowledgedDamaged | Self::TooFar)
+    }
 }
 
 /// The row of the table that the facts hit; every combination hits exactly one.
@@ -35,10 +41,11 @@ pub fn decide(facts: &TailFacts) -> TailCase {
     if facts.durable_upto > facts.end && !seeded(Bug::IgnoresDurableBound) {
         return TailCase::AcknowledgedDamaged;
     }
-    match (facts.last_stray, facts.last_nonzero) {
-        (Some(stray), _) if stray > facts.end + IN_FLIGHT_BYTES_MAX => TailCase::TooFar,
-        (_, Some(_)) => TailCase::Torn,
-        (_, None) => TailCase::CleanEnd,
+    match facts.last_nonzero {
+        // Further ahead a crash has met nothing but zeros being written.
+        Some(last) if last >= facts.end + IN_FLIGHT_BYTES_MAX => TailCase::TooFar,
+        Some(_) => TailCase::Torn,
+        None => TailCase::CleanEnd,
     }
 }
 
@@ -49,22 +56,20 @@ mod tests {
     #[test]
     fn every_row_of_the_table() {
         let end = 8_192;
-        let far = end + IN_FLIGHT_BYTES_MAX + 4_096;
+        let far = end + IN_FLIGHT_BYTES_MAX;
         for durable_upto in [4_096, end, end + 4_096] {
-            for last_nonzero in [None, Some(end), Some(far)] {
-                for last_stray in [None, Some(end + 4_096), Some(far)] {
-                    let facts = TailFacts { end, durable_upto, last_nonzero, last_stray };
-                    let expected = if durable_upto > end {
-                        TailCase::AcknowledgedDamaged
-                    } else if last_stray == Some(far) {
-                        TailCase::TooFar
-                    } else if last_nonzero.is_some() {
-                        TailCase::Torn
-                    } else {
-                        TailCase::CleanEnd
-                    };
-                    assert_eq!(decide(&facts), expected, "{facts:?}");
-                }
+            for last_nonzero in [None, Some(end), Some(far - 4_096), Some(far)] {
+                let facts = TailFacts { end, durable_upto, last_nonzero };
+                let expected = if durable_upto > end {
+                    TailCase::AcknowledgedDamaged
+                } else if last_nonzero == Some(far) {
+                    TailCase::TooFar
+                } else if last_nonzero.is_some() {
+                    TailCase::Torn
+                } else {
+                    TailCase::CleanEnd
+                };
+                assert_eq!(decide(&facts), expected, "{facts:?}");
             }
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quipu_types::{Corruption, Position, ReadError};
 
 use super::chain::place;
-use super::decide::{TailCase, TailFacts, decide};
+use super::decide::{TailFacts, decide};
 use super::folder::Folder;
 use super::judge::Behind;
 use super::load;
@@ -180,16 +180,15 @@ impl Follower {
             end: at.offset,
             durable_upto,
             last_nonzero: strays.last_nonzero,
-            last_stray: strays.groups.last().map(|group| group.offset),
         });
-        if matches!(case, TailCase::CleanEnd | TailCase::Torn) {
+        if !case.is_damage() {
             return Ok(None);
         }
         Ok(self.scanner(at).next_group()?.err().map(|end| Corruption {
             segment: self.segment.header().number,
             first: at.next_position,
             last: Position::MAX,
-            problem: format!("at offset {}: {end}; groups follow", at.offset),
+            problem: format!("at offset {}: {end}; more follows", at.offset),
         }))
     }
 

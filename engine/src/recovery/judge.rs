@@ -17,11 +17,11 @@ pub fn damage_in(number: u64, tail: &ScannedTail) -> Option<Corruption> {
             facts.end, tail.end, facts.durable_upto
         ),
         TailCase::TooFar => format!(
-            "at offset {}: {}; a group stands at offset {}, too far behind to have been in flight \
+            "at offset {}: {}; what stands at offset {} is too far behind to have been in flight \
              with it",
             facts.end,
             tail.end,
-            facts.last_stray.unwrap_or(facts.end)
+            facts.last_nonzero.unwrap_or(facts.end)
         ),
         TailCase::Torn | TailCase::CleanEnd => return None,
     };

@@ -372,7 +372,6 @@ impl Opening {
             end: 0,
             durable_upto: 0,
             last_nonzero: Some(bytes.next_multiple_of(BLOCK).saturating_sub(BLOCK)),
-            last_stray: None,
         };
         repair::zero_tail(file, &facts).map_err(OpenError::io("clear a torn header"))
     }

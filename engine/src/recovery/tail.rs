@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quipu_types::{Position, Record, Timestamp};
 
-use super::decide::{TailCase, TailFacts, decide};
+use super::decide::{TailFacts, decide};
 use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::segment_header::SegmentHeader;
 use crate::segment::scanner::{ScanEnd, Scanner, Source, WholeGroup};
@@ -65,12 +65,8 @@ pub fn scan(
     for group in &strays.groups {
         (durable_upto, epoch) = (durable_upto.max(group.durable_upto), epoch.max(group.epoch));
     }
-    let facts = TailFacts {
-        end: scanner.point().offset,
-        durable_upto,
-        last_nonzero: strays.last_nonzero,
-        last_stray: strays.groups.last().map(|group| group.offset),
-    };
+    let facts =
+        TailFacts { end: scanner.point().offset, durable_upto, last_nonzero: strays.last_nonzero };
     Ok(ScannedTail {
         end,
         facts,
@@ -95,7 +91,7 @@ pub fn scan_beside_writer(
     take: &mut dyn FnMut(WholeGroup),
 ) -> io::Result<ScannedTail> {
     let mut tail = scan(header, file, take)?;
-    while decide(&tail.facts) == TailCase::AcknowledgedDamaged {
+    while decide(&tail.facts).is_damage() {
         let taken_upto = tail.facts.end;
         let again = scan(header, file, &mut |whole| {
             if whole.group.header.offset >= taken_upto {
