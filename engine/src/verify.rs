@@ -73,6 +73,9 @@ pub fn verify(
     }
     let bytes_total = folder.bytes;
     let chains = folder.chains(&**storage)?;
+    if folder.log_id.is_none() && chains.first().is_some_and(Chain::is_half_made) {
+        return Err(OpenError::NoLog);
+    }
     let log_id = chains.iter().find_map(|it| it.placed.first()).map(|first| first.header.log_id);
     let mut verifier = Verifier {
         storage,

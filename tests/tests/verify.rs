@@ -1,11 +1,12 @@
 //! What `verify` says of a log: beside a writer, on a bad disk, behind damage.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use quipu_engine::format::group::GroupHeader;
 use quipu_engine::storage::{index_name, segment_name};
 use quipu_engine::{
-    Access, Backend, DiskStorage, LogOptions, Mapping, Storage, VerifyReport, verify,
+    Access, Backend, DiskStorage, LogOptions, Mapping, OpenError, Storage, VerifyReport, verify,
 };
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Faults, FaultyDisk};
@@ -181,15 +182,19 @@ fn an_index_that_cannot_be_read_is_no_damage() {
     assert!(report.indexes[0].1.contains("bad sector"), "{report:?}");
 }
 
+fn checked(folder: &Path) -> Result<VerifyReport, OpenError> {
+    let disk = DiskStorage::open(folder, Access::ReadOnly, Backend::Auto, Mapping::Read);
+    let storage: Arc<dyn Storage> = Arc::new(disk.expect("the folder is there"));
+    verify(&storage, true, &mut |_| ())
+}
+
 // Behind a break of the chain.
 
 /// Checks the filled log after its folder was changed: what is damaged, by segment and positions.
 fn changed(change: impl FnOnce(&Folder<'_>)) -> (VerifyReport, Vec<(u64, u64, u64)>) {
     let folder = filled();
     change(&Folder(folder.path()));
-    let disk = DiskStorage::open(folder.path(), Access::ReadOnly, Backend::Auto, Mapping::Read);
-    let storage: Arc<dyn Storage> = Arc::new(disk.expect("the folder is there"));
-    let report = verify(&storage, true, &mut |_| ()).expect("there is a log");
+    let report = checked(folder.path()).expect("there is a log");
     let places = report.damage.iter().map(|it| (it.segment, it.first.0, it.last.0)).collect();
     (report, places)
 }
@@ -251,6 +256,24 @@ fn a_segment_of_another_log_is_damage_with_and_without_the_marker() {
     }
     let (report, places) = changed(|folder| write(&folder.segment(3), &other));
     assert_eq!(places, [(3, ENDS[1] + 1, u64::MAX)], "{report:?}");
+}
+
+#[test]
+fn a_log_whose_only_segment_has_no_header_is_damaged_and_without_the_marker_it_is_none() {
+    for rest in [Vec::new(), vec![0; 64 * 1024], vec![0x55; 64 * 1024]] {
+        let wipe = |folder: &Folder<'_>| {
+            (2..=3).for_each(|it| remove(&folder.segment(it)));
+            write(&folder.segment(1), &rest);
+        };
+        let (report, places) = changed(wipe);
+        assert_eq!(places, [(1, 1, u64::MAX)], "{report:?}");
+        assert!(report.damage[0].problem.contains("no valid header"), "{report:?}");
+        let folder = filled();
+        wipe(&Folder(folder.path()));
+        remove(&folder.path().join("LOG"));
+        let error = checked(folder.path()).expect_err("its creation was interrupted");
+        assert!(matches!(error, OpenError::NoLog), "{error}");
+    }
 }
 
 #[test]

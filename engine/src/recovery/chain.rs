@@ -56,6 +56,12 @@ pub enum LastFile {
     },
 }
 
+impl LastFile {
+    fn has_group(&self) -> bool {
+        matches!(self, Self::NoHeader { group_at: Some(_), .. })
+    }
+}
+
 /// The segments of a log, as far as they hang together.
 pub struct Chain {
     /// Oldest first.
@@ -132,6 +138,14 @@ pub fn place_from(
 }
 
 impl Chain {
+    /// Whether it is no more than what an interrupted creation leaves: segment 1 without a header
+    /// and without a group. If the folder is known to be a log, it is what is left of one.
+    #[must_use]
+    pub fn is_half_made(&self) -> bool {
+        let last = self.last_file.as_ref().filter(|_| self.placed.is_empty());
+        last.is_some_and(|(number, file)| *number == 1 && !file.has_group())
+    }
+
     /// Records that the chain is broken at a segment.
     pub fn break_at(&mut self, segment: u64, problem: String) {
         let (first, last) = (self.next_position(), Position::MAX);

@@ -1,6 +1,6 @@
 //! The files of a log's folder, by kind, as opening finds them.
 
-use super::chain::{LastFile, place};
+use super::chain::place;
 use crate::error::OpenError;
 use crate::shared::Environment;
 use crate::storage::FileKind;
@@ -49,11 +49,7 @@ impl Folder {
         match self.segments.as_slice() {
             [] => Ok(true),
             // Creation was interrupted before the first header was whole.
-            [1] => {
-                let chain = place(&*env.storage, &[1], None)?;
-                let bare = LastFile::has_no_group;
-                Ok(chain.placed.is_empty() && chain.last_file.is_some_and(|(_, it)| bare(&it)))
-            }
+            [1] => Ok(place(&*env.storage, &[1], None)?.is_half_made()),
             _ => Ok(false),
         }
     }
@@ -76,11 +72,5 @@ impl Folder {
             }
         }
         Ok(())
-    }
-}
-
-impl LastFile {
-    fn has_no_group(&self) -> bool {
-        !matches!(self, Self::NoHeader { group_at: Some(_), .. })
     }
 }

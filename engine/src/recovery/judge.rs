@@ -61,6 +61,7 @@ impl<'a> Behind<'a> {
             Some(LastFile::NoHeader { fault, group_at: Some(at), .. }) => {
                 format!("{fault}; the segment has groups (at offset {at})")
             }
+            Some(_) if self.last == 0 => "it has no valid header".to_owned(),
             _ => return None,
         };
         let (first, last) = (self.next_position, Position::MAX);
