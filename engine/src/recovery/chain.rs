@@ -98,6 +98,21 @@ pub fn place_from(
     numbers: &[u64],
     log_id: Option<Uuid>,
 ) -> Result<Chain, OpenError> {
+    let chain = look_at(storage, first, numbers, log_id)?;
+    if chain.last_file.as_ref().is_some_and(|(_, file)| file.has_group()) {
+        // A writer may have activated the segment between the look at its header and the look at
+        // its groups: the header is there before them.
+        return look_at(storage, first, numbers, log_id);
+    }
+    Ok(chain)
+}
+
+fn look_at(
+    storage: &dyn Storage,
+    first: u64,
+    numbers: &[u64],
+    log_id: Option<Uuid>,
+) -> Result<Chain, OpenError> {
     let mut chain = Chain { placed: Vec::new(), last_file: None, damage: None, refused: None };
     let mut log_id = log_id;
     for (expected, number) in (first..).zip(numbers) {
