@@ -15,9 +15,15 @@ use quipu_tests::memory_disk::{MemoryDisk, environment};
 use quipu_tests::stepped_log::SteppedLog;
 use quipu_types::{AggregateKey, Append};
 
-type Before = Arc<dyn Fn(&str) + Send + Sync>;
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Open,
+    Read,
+}
 
-/// A folder in memory to which somebody does something before each read.
+type Before = Arc<dyn Fn(Look, &str) + Send + Sync>;
+
+/// A folder in memory to which somebody does something before each look at a file.
 struct Overtaken {
     disk: MemoryStorage,
     before: Before,
@@ -37,6 +43,7 @@ impl Storage for Overtaken {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        (self.before)(Look::Open, name);
         let (file, before) = (self.disk.open(name)?, Arc::clone(&self.before));
         Ok(Arc::new(OvertakenFile { name: name.to_owned(), file, before }))
     }
@@ -94,7 +101,7 @@ impl StorageFile for OvertakenFile {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        (self.before)(&self.name);
+        (self.before)(Look::Read, &self.name);
         self.file.read(offset, buffer)
     }
 
@@ -156,8 +163,8 @@ fn a_segment_that_is_activated_between_two_looks_at_it_is_no_damage() {
     for looks in 1..=12 {
         let activate = |disk: MemoryDisk| -> Before {
             let (name, content, left) = (name.clone(), content.clone(), AtomicUsize::new(looks));
-            Arc::new(move |file| {
-                if file == name && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            Arc::new(move |look, file| {
+                if look == Look::Read && file == name && left.fetch_sub(1, Ordering::Relaxed) == 1 {
                     let file = disk.open(&name).expect("it is there");
                     file.write_durable(0, &content).expect("memory takes everything");
                 }
@@ -165,4 +172,20 @@ fn a_segment_that_is_activated_between_two_looks_at_it_is_no_damage() {
         };
         is_sound(&disk, activate, &format!("before look {looks}"));
     }
+}
+
+#[test]
+fn a_next_file_that_goes_between_two_looks_at_it_is_not_there() {
+    let (disk, active) = filled();
+    let spare = segment_name(active + 1);
+    disk.put(&spare, &[0; 32 * 1024]);
+    let remove = |disk: MemoryDisk| -> Before {
+        let spare = spare.clone();
+        Arc::new(move |look, file| {
+            if look == Look::Open && file == spare {
+                disk.remove(&spare).ok();
+            }
+        })
+    };
+    is_sound(&disk, remove, "a writer without space");
 }

@@ -1,5 +1,6 @@
 //! Places the segments: names, headers, seals and the chain that ties each to the one before.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -120,13 +121,17 @@ fn look_at(
             chain.break_at(expected, format!("the file {} is missing", segment_name(expected)));
             return Ok(chain);
         }
+        let is_last = numbers.last() == Some(number);
         let name = segment_name(*number);
-        let file = storage.open(&name).map_err(OpenError::io(format!("open {name}")))?;
+        let file = match storage.open(&name) {
+            // A writer that finds no space for the next file removes it again.
+            Err(error) if is_last && error.kind() == ErrorKind::NotFound => return Ok(chain),
+            other => other.map_err(OpenError::io(format!("open {name}")))?,
+        };
         let block = match read_block(&*file, 0) {
             Ok(block) => block,
             Err(error) => return Ok(chain.refused_at(*number, error)),
         };
-        let is_last = numbers.last() == Some(number);
         match SegmentHeader::decode(&block) {
             Ok(header) => {
                 let log_id = *log_id.get_or_insert(header.log_id);
