@@ -84,6 +84,20 @@ fn a_header_that_rots_before_it_is_reached_is_told() {
 }
 
 #[test]
+fn a_header_that_rots_behind_a_reader_does_not_hold_it_up() {
+    let (folder, log, reader) = followed(5);
+    write(&log, 6..=40);
+    reader.refresh().expect("the disk is sound");
+    flip(&Folder(folder.path()).segment(2), 20);
+    write(&log, 41..=80);
+    drop(log);
+    (0..60).for_each(|_| reader.refresh().expect("the disk is sound"));
+    assert_eq!(reader.status().expect("the folder is there").state, LogState::ReadOnly);
+    let (records, error) = read_all(&reader);
+    assert_eq!((records.len(), error), (80, None));
+}
+
+#[test]
 fn a_last_segment_that_is_lost_or_has_lost_its_header_is_told() {
     for is_lost in [true, false] {
         let (folder, log, reader) = followed(5);

@@ -84,8 +84,7 @@ pub fn place(
     numbers: &[u64],
     marker_log_id: Option<Uuid>,
 ) -> Result<Chain, OpenError> {
-    let mut chain = place_from(storage, 1, numbers, marker_log_id)?;
-    chain.refused.take().map_or(Ok(chain), Err)
+    place_from(storage, 1, numbers, marker_log_id)?.unless_refused()
 }
 
 /// As [`place`], of segments from `first` on, whatever stands before it: a chain that is broken may
@@ -164,6 +163,14 @@ impl Chain {
     pub fn is_half_made(&self) -> bool {
         let last = self.last_file.as_ref().filter(|_| self.placed.is_empty());
         last.is_some_and(|(number, file)| *number == 1 && !file.has_group())
+    }
+
+    /// The chain, unless it is broken because a header cannot be read.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn unless_refused(mut self) -> Result<Self, OpenError> {
+        self.refused.take().map_or(Ok(self), Err)
     }
 
     /// Records that the chain is broken at a segment.

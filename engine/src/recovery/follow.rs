@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quipu_types::{Corruption, Position, ReadError};
 
-use super::chain::place;
+use super::chain::{Chain, place_from};
 use super::decide::{TailFacts, decide};
 use super::folder::Folder;
 use super::judge::Behind;
@@ -176,11 +176,8 @@ impl Follower {
         }
         let strays = scanner.stray_groups()?;
         let durable_upto = strays.groups.iter().map(|group| group.durable_upto).max().unwrap_or(0);
-        let case = decide(&TailFacts {
-            end: at.offset,
-            durable_upto,
-            last_nonzero: strays.last_nonzero,
-        });
+        let case =
+            decide(&TailFacts { end: at.offset, durable_upto, last_nonzero: strays.last_nonzero });
         if !case.is_damage() {
             return Ok(None);
         }
@@ -194,12 +191,14 @@ impl Follower {
 
     /// Goes on to the next segment if it was activated.
     fn enter_next(&mut self, log: &Shared) -> Result<bool, ReadError> {
-        let folder = Folder::read(&log.env).map_err(|error| self.unplaced(&error))?;
-        let chain = place(&*log.env.storage, &folder.segments, Some(log.log_id));
-        let chain = chain.map_err(|error| self.unplaced(&error))?;
         let number = self.segment.header().number;
-        let before = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        let mut from_here = chain.placed.into_iter().skip(before);
+        // What stands before it was in its place when it was passed.
+        let mut numbers = Folder::read(&log.env).map_err(|error| self.unplaced(&error))?.segments;
+        numbers.retain(|it| *it >= number);
+        let chain = place_from(&*log.env.storage, number, &numbers, Some(log.log_id))
+            .and_then(Chain::unless_refused)
+            .map_err(|error| self.unplaced(&error))?;
+        let mut from_here = chain.placed.into_iter();
         let seal = from_here.next().and_then(|placed| placed.seal);
         if let (Some(seal), Some(next)) = (seal, from_here.next()) {
             let file = next.open(&*log.env.storage).map_err(|error| self.io(&error))?;
