@@ -94,6 +94,18 @@ impl Follower {
         }
     }
 
+    /// Shows every group up to damage that was found: it proves that they were durable.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn show_all(&mut self, log: &Shared) -> Result<(), ReadError> {
+        let mut scanner = self.scanner(self.point);
+        let mut groups = VecDeque::new();
+        self.scan(log, &mut scanner, &mut groups).map_err(|error| self.io(&error))?;
+        self.show(log, &mut groups, scanner.point().offset);
+        Ok(())
+    }
+
     fn refresh_segment(&mut self, log: &Shared) -> io::Result<u64> {
         if self.point.sealed {
             return Ok(0);

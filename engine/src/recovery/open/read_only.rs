@@ -24,7 +24,11 @@ impl Opening {
         let damage = self.chain.damage.clone();
         let first_position = last.header.first_position;
         let mut opened = self.opened(segments, first_position, LogState::ReadOnly, None);
-        let unproven = follower.refresh(&opened.shared).map_err(|error| OpenError::Io {
+        let shown = match &damage {
+            Some(_) => follower.show_all(&opened.shared).map(|()| 0),
+            None => follower.refresh(&opened.shared),
+        };
+        let unproven = shown.map_err(|error| OpenError::Io {
             action: "read the active segment".to_owned(),
             error: std::io::Error::other(error.to_string()),
         })?;
