@@ -585,6 +585,35 @@ fn a_copy_of_a_torn_tail_outlives_a_crash_while_the_tail_is_cut() {
 }
 
 #[test]
+fn without_space_to_clear_what_a_crash_has_left_the_log_is_read() {
+    let clean = *Folder(filled().path()).groups(3).last().unwrap();
+    let tear: [(&str, fn(&Folder<'_>, usize)); 2] = [
+        ("cut a torn tail", |folder, end| {
+            change(&folder.segment(3), |bytes| bytes[end..end + 8_192].fill(0x55));
+        }),
+        ("clear a torn header", |folder, _| write(&folder.segment(4), [0x55; 8_192])),
+    ];
+    for (action, tear) in tear {
+        let folder = filled();
+        tear(&Folder(folder.path()), range(&clean).end);
+        let before = segments_of(folder.path());
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let log = open_failing(folder.path(), Operation::Write, Fault::Refused(kind));
+            let log = log.expect("a log without space opens");
+            is_prefix_of_originals(&log, EVENTS);
+            match append(&log, EVENTS + 1) {
+                Err(AppendError::NoSpace(reason)) => says(&reason, &[action, "open the log again"]),
+                other => panic!("{action}: {other:?}"),
+            }
+            let report = log.recovery_report();
+            assert!(report.torn.is_none() && report.torn_header.is_none(), "{report}");
+        }
+        assert!(segments_of(folder.path()) == before, "{action}: nothing is cleared");
+        is_mended(folder.path(), EVENTS);
+    }
+}
+
+#[test]
 fn a_copy_of_something_else_is_not_overwritten() {
     let folder = filled();
     let end = range(Folder(folder.path()).groups(3).last().unwrap()).end;

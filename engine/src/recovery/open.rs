@@ -1,5 +1,6 @@
 //! Opening a log, from the folder to a sequencer that may start.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use quipu_types::{Corruption, Position, Uuid};
@@ -34,7 +35,7 @@ use crate::options::LogOptions;
 use crate::segment::scanner::ScanEnd;
 use crate::segment::{Segment, Segments};
 use crate::shared::{Environment, LogState, Shared};
-use crate::storage::{LockError, LockGuard, StorageFile, segment_name};
+use crate::storage::{LockError, LockGuard, StorageFile, is_no_space, segment_name};
 
 mod read_only;
 
@@ -257,12 +258,7 @@ impl Opening {
             .epoch
             .checked_add(1)
             .ok_or_else(|| OpenError::Unreadable(format!("no epoch comes after {}", tail.epoch)))?;
-        if decide(&tail.facts) == TailCase::Torn {
-            self.cut_torn_tail(&last, tail, epoch)?;
-        }
-        let spare_file = self.take_spare_file(last.header.number + 1, epoch)?;
-        let barrier = self.barrier(&last, tail, epoch, spare_file);
-        let (next, head, spare) = match barrier {
+        let (next, head, spare) = match self.begin_epoch(&last, tail, epoch) {
             Ok(Barriered::Started(start, spare)) => {
                 let length = last.file.len().map_err(OpenError::io("measure a segment"))?;
                 // A copy may end within a block of zeros: what is written ends with a block.
@@ -286,15 +282,14 @@ impl Opening {
                 let next = Arc::new(next);
                 (Arc::clone(&next), Head::of_spare(next, &spare), None)
             }
-            Err(PrepareError::NoSpace(reason)) => {
+            Err(OpenError::Io { action, error }) if is_no_space(&error) => {
                 segments.push(Arc::new(active));
-                let reason = format!("{reason}; open the log again when there is space");
+                let reason =
+                    format!("cannot {action}: {error}; open the log again when there is space");
                 let state = LogState::NoSpace(reason);
                 return Ok(self.opened(segments, tail.next_position, state, None));
             }
-            Err(PrepareError::Io(error)) => {
-                return Err(OpenError::Io { action: "write the start barrier".to_owned(), error });
-            }
+            Err(error) => return Err(error),
         };
         segments.push(next);
         self.report.epoch = epoch;
@@ -315,6 +310,26 @@ impl Opening {
             }
         }
         Ok(self.opened(segments, tail.next_position, LogState::Writable, Some((start, sealed))))
+    }
+
+    /// Clears what a crash has left, and makes the new epoch durable.
+    fn begin_epoch(
+        &mut self,
+        last: &Last,
+        tail: &ScannedTail,
+        epoch: u64,
+    ) -> Result<Barriered, OpenError> {
+        if decide(&tail.facts) == TailCase::Torn {
+            self.cut_torn_tail(last, tail, epoch)?;
+        }
+        let spare_file = self.take_spare_file(last.header.number + 1, epoch)?;
+        self.barrier(last, tail, epoch, spare_file).map_err(|error| {
+            let error = match error {
+                PrepareError::NoSpace(reason) => io::Error::new(ErrorKind::StorageFull, reason),
+                PrepareError::Io(error) => error,
+            };
+            OpenError::Io { action: "write the start barrier".to_owned(), error }
+        })
     }
 
     fn cut_torn_tail(
@@ -361,19 +376,21 @@ impl Opening {
         let copy = (nonzero_end <= IN_FLIGHT_BYTES_MAX)
             .then(|| repair::keep_copy(&*self.env.storage, file, number, (0, nonzero_end), epoch))
             .flatten();
-        self.report.torn_header = Some(copy.ok_or_else(|| {
+        let copy = copy.ok_or_else(|| {
             let name = segment_name(number);
             OpenError::Unreadable(format!(
                 "{name} was never a segment of the log, and no copy of what stands in it can be \
                  kept: move it out of the folder, and put an empty file in its place"
             ))
-        })?);
+        })?;
         let facts = TailFacts {
             end: 0,
             durable_upto: 0,
             last_nonzero: Some(bytes.next_multiple_of(BLOCK).saturating_sub(BLOCK)),
         };
-        repair::zero_tail(file, &facts).map_err(OpenError::io("clear a torn header"))
+        repair::zero_tail(file, &facts).map_err(OpenError::io("clear a torn header"))?;
+        self.report.torn_header = Some(copy);
+        Ok(())
     }
 
     /// Makes the new epoch durable: START, or the next segment's header.
