@@ -13,7 +13,7 @@ use quipu_client::{
 use quipu_engine::format::IN_FLIGHT_BYTES_MAX;
 use quipu_engine::format::group::{FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, GroupKind};
 use quipu_engine::format::sum::crc64;
-use quipu_engine::storage::{FileKind, segment_name};
+use quipu_engine::storage::{FileKind, segment_name, torn_name};
 use quipu_engine::{Access, DiskStorage};
 use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
 use quipu_tests::filled_log::{
@@ -582,6 +582,20 @@ fn a_copy_of_a_torn_tail_outlives_a_crash_while_the_tail_is_cut() {
     let kept = copies(folder.path());
     assert!(kept.len() == 1 && kept[0].1 == tail, "{} copies", kept.len());
     assert_eq!(report.torn.and_then(|torn| torn.copy).as_ref(), Some(&kept[0].0));
+}
+
+#[test]
+fn a_new_copy_stays_however_many_are_of_later_epochs() {
+    let folder = filled();
+    for epoch in 200..220 {
+        write(&folder.path().join(torn_name(3, 4_096, epoch)), "an older one");
+    }
+    let end = range(Folder(folder.path()).groups(3).last().unwrap()).end;
+    change(&Folder(folder.path()).segment(3), |bytes| bytes[end..end + 8_192].fill(0x55));
+    let report = is_mended(folder.path(), EVENTS);
+    let copy = report.torn.and_then(|torn| torn.copy).expect("a copy is kept");
+    assert!(bytes(&folder.path().join(copy)) == [0x55; 8_192]);
+    assert_eq!(copies(folder.path()).len(), 16, "the oldest go");
 }
 
 #[test]

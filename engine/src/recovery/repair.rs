@@ -1,6 +1,7 @@
 //! The writes of recovery: a copy of the torn tail, zeros over it, and the start barrier. All are
 //! durable before the log serves anything.
 
+use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ pub fn keep_copy(
         })?;
         if let CopyName::New(name) = &name {
             storage.write_atomic(name, &copy[..read])?;
-            if let Err(error) = prune_copies(storage) {
+            if let Err(error) = prune_copies(storage, name) {
                 tracing::warn!(%error, "cannot remove old copies of torn tails");
             }
         }
@@ -102,11 +103,12 @@ fn has_all(kept: &[u8], content: &[u8]) -> bool {
     })
 }
 
-/// Removes the oldest copies beyond the last 16 and 1 GiB.
-fn prune_copies(storage: &dyn Storage) -> io::Result<()> {
+/// Removes the oldest copies beyond the last 16 and 1 GiB, but never the new one: in a folder that
+/// was put back from a backup epochs begin again.
+fn prune_copies(storage: &dyn Storage, new: &str) -> io::Result<()> {
     let mut copies: Vec<_> =
         storage.list()?.into_iter().filter(|it| FileKind::of(&it.name) == FileKind::Torn).collect();
-    copies.sort_by_key(|copy| std::cmp::Reverse(epoch_of(&copy.name)));
+    copies.sort_by_key(|copy| (copy.name != new, Reverse(epoch_of(&copy.name))));
     let mut bytes = 0;
     for (index, copy) in copies.iter().enumerate() {
         bytes += copy.bytes;
