@@ -1,6 +1,7 @@
 //! What is to be written to a connection, beside the answers to its appends: finished messages in
 //! order, and which requests are open.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::BytesMut;
@@ -21,10 +22,10 @@ pub(crate) struct Farewell(pub(crate) Option<Fault>);
 /// What is to be written to one connection.
 ///
 /// Invariants:
-/// 1. Messages are written in the order put in.
+/// 1. Messages are written in the order put in, but the last marks of a stream let others pass.
 /// 2. A request is no longer open when its closing message can reach the client.
 /// 3. Of successive marks of a stream at most two are written, the last among them: a client that
-///    does not read lets no more gather than these for each stream and page.
+///    does not read lets no more gather than these for each stream, and for each page of its own.
 #[derive(Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
@@ -40,17 +41,24 @@ struct State {
     /// Small messages behind the chunks, gathered.
     small: BytesMut,
     small_bytes: usize,
-    /// Where in `small` the last messages of a stream are marks.
+    /// The last marks of streams, behind everything else of theirs.
     marks: HashMap<u64, Marks, RandomState>,
     open: HashSet<u64, RandomState>,
     farewell: Option<Farewell>,
 }
 
-/// The marks of a stream behind which nothing else of it has been put in: the last, and where there
-/// is one before it.
+/// The last marks of a stream.
 struct Marks {
-    before: Option<usize>,
-    last: (usize, Mark),
+    before: Option<Mark>,
+    last: Mark,
+}
+
+impl Marks {
+    fn encode(self, request_id: u64, out: &mut BytesMut) {
+        for mark in self.before.into_iter().chain([self.last]) {
+            mark.encode(request_id, out);
+        }
+    }
 }
 
 impl State {
@@ -61,37 +69,30 @@ impl State {
     }
 
     fn mark(&mut self, request_id: u64, mark: Mark) {
-        let Some(mut marks) = self.marks.remove(&request_id) else {
-            let last = (self.small.len(), mark);
-            self.put(request_id, &mark);
-            self.marks.insert(request_id, Marks { before: None, last });
-            return;
-        };
-        let (at, last) = marks.last;
-        // What a checkpoint says is said by the mark that follows it.
-        if matches!(last, Mark::Checkpoint(_)) {
-            self.put_at(at, request_id, mark);
-        } else if let Some(before) = marks.before {
-            self.put_at(before, request_id, last);
-            self.put_at(at, request_id, mark);
-        } else {
-            marks = Marks { before: Some(at), last: (self.small.len(), mark) };
-            self.put(request_id, &mark);
+        match self.marks.entry(request_id) {
+            Entry::Vacant(none) => {
+                none.insert(Marks { before: None, last: mark });
+            }
+            Entry::Occupied(marks) => {
+                let Marks { before, last } = marks.into_mut();
+                let last = std::mem::replace(last, mark);
+                // What a checkpoint says is said by the mark that follows it.
+                if !matches!(last, Mark::Checkpoint(_)) {
+                    *before = Some(last);
+                }
+            }
         }
-        marks.last.1 = mark;
-        self.marks.insert(request_id, marks);
     }
 
-    /// All marks are of the same length.
-    fn put_at(&mut self, at: usize, request_id: u64, mark: Mark) {
-        let mut message = BytesMut::new();
-        mark.encode(request_id, &mut message);
-        self.small[at..at + message.len()].copy_from_slice(&message);
+    /// Something else of the stream follows its marks.
+    fn put_marks(&mut self, request_id: u64) {
+        if let Some(marks) = self.marks.remove(&request_id) {
+            marks.encode(request_id, &mut self.small);
+        }
     }
 
     fn gather(&mut self) {
         if !self.small.is_empty() {
-            self.marks.clear();
             let bytes = self.small.split().freeze();
             self.chunks.push_back(Chunk::whole(bytes, None));
         }
@@ -123,17 +124,18 @@ impl Outbox {
     /// Puts in the message that closes a request.
     pub(crate) fn close(&self, request_id: u64, message: &impl Message) {
         let mut state = self.state.lock();
+        state.put_marks(request_id);
         state.put(request_id, message);
-        state.marks.remove(&request_id);
         state.open.remove(&request_id);
         self.tell_if_all_closed(&state);
         drop(state);
         self.wake();
     }
 
-    /// Puts in a message for which room was kept.
-    pub(crate) fn put_page(&self, page: Chunk) {
+    /// Puts in a message of a stream for which room was kept.
+    pub(crate) fn put_page(&self, request_id: u64, page: Chunk) {
         let mut state = self.state.lock();
+        state.put_marks(request_id);
         state.gather();
         state.chunks.push_back(page);
         drop(state);
@@ -182,6 +184,10 @@ impl Outbox {
     /// Takes everything that is to be written.
     pub(crate) fn take(&self, chunks: &mut VecDeque<Chunk>) {
         let mut state = self.state.lock();
+        let State { marks, small, .. } = &mut *state;
+        for (request_id, marks) in marks.drain() {
+            marks.encode(request_id, small);
+        }
         state.gather();
         state.small_bytes = 0;
         chunks.append(&mut state.chunks);
@@ -204,12 +210,25 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use quipu_protocol::Response;
+    use quipu_protocol::{End, Response};
     use quipu_types::Position;
 
     use super::*;
     use crate::budget::{Budget, Purse};
     use crate::testing::written;
+
+    /// What would be written next, by request.
+    fn by_request(outbox: &Outbox) -> Vec<(u64, Response)> {
+        let mut written = written(outbox);
+        written.sort_by_key(|(id, _)| *id);
+        written
+    }
+
+    async fn page(outbox: &Outbox, request_id: u64) {
+        let purse = Purse::new(1, &std::sync::Arc::new(Budget::new(1)));
+        let page = BytesMut::new().freeze();
+        outbox.put_page(request_id, Chunk::whole(page, Some(purse.charge(1).await)));
+    }
 
     #[test]
     fn of_any_marks_that_follow_each_other_the_last_two_are_written() {
@@ -223,8 +242,8 @@ mod tests {
             outbox.mark(1, behind(position));
             outbox.mark(2, live(position));
         }
-        let expected = [(1, live(10)), (2, live(9)), (1, behind(10)), (2, live(10))];
-        assert_eq!(written(&outbox), expected.map(|(id, mark)| (id, Response::Mark(mark))));
+        let expected = [(1, live(10)), (1, behind(10)), (2, live(9)), (2, live(10))];
+        assert_eq!(by_request(&outbox), expected.map(|(id, mark)| (id, Response::Mark(mark))));
     }
 
     #[tokio::test]
@@ -238,14 +257,35 @@ mod tests {
         }
         outbox.mark(1, live);
         outbox.mark(1, checkpoint(1_001));
-        let expected = [(1, live), (2, checkpoint(2_000)), (1, checkpoint(1_001))];
-        assert_eq!(written(&outbox), expected.map(|(id, mark)| (id, Response::Mark(mark))));
+        let expected = [(1, live), (1, checkpoint(1_001)), (2, checkpoint(2_000))];
+        assert_eq!(by_request(&outbox), expected.map(|(id, mark)| (id, Response::Mark(mark))));
         outbox.mark(1, checkpoint(1_002));
-        let page = BytesMut::new();
-        let purse = Purse::new(1, &std::sync::Arc::new(Budget::new(1)));
-        outbox.put_page(Chunk::whole(page.freeze(), Some(purse.charge(1).await)));
+        page(&outbox, 1).await;
         outbox.mark(1, checkpoint(1_003));
         let expected = [1_002, 1_003].map(|at| (1, Response::Mark(checkpoint(at))));
         assert_eq!(written(&outbox), expected, "what lies before a page stays there");
+    }
+
+    #[tokio::test]
+    async fn marks_do_not_grow_with_the_pages_of_other_streams() {
+        let outbox = Outbox::default();
+        for position in 1..=1_000 {
+            outbox.mark(1, Mark::CaughtUp(Position(position)));
+            outbox.mark(2, Mark::Checkpoint(Position(position)));
+            page(&outbox, 1).await;
+        }
+        let written = written(&outbox);
+        let last = (2, Response::Mark(Mark::Checkpoint(Position(1_000))));
+        assert_eq!((written.len(), written.last()), (1_001, Some(&last)));
+    }
+
+    #[test]
+    fn the_marks_of_a_stream_precede_its_end() {
+        let outbox = Outbox::default();
+        let (mark, end) = (Mark::CaughtUp(Position(1)), End::Complete);
+        outbox.mark(1, mark);
+        outbox.close(1, &end);
+        let expected = [Response::Mark(mark), Response::End(end)];
+        assert_eq!(written(&outbox), expected.map(|it| (1, it)));
     }
 }

@@ -180,7 +180,8 @@ impl StreamTask {
         }
         if let Some(charge) = charge.filter(|_| !found.records.is_empty()) {
             self.control.balance.lock().take(&found.records);
-            self.session.outbox.put_page(self.page(found.records, found.is_kept, charge));
+            let page = self.page(found.records, found.is_kept, charge);
+            self.session.outbox.put_page(self.id, page);
         }
         for mark in &found.after {
             self.mark(*mark);
