@@ -10,6 +10,20 @@ use crate::fields::{
 
 /// The most names in one list of a filter: each record is compared with all of them.
 pub const FILTER_NAMES_MAX: usize = 1_000;
+/// The most that the filters of a connection's open streams hold together.
+pub const FILTERS_BYTES_MAX: usize = 1 << 20;
+/// What a name holds beside its text.
+const BESIDE_NAME_BYTES: usize = 24;
+
+/// What a filter holds for as long as its stream is open.
+#[must_use]
+pub fn filter_bytes(filter: &Filter) -> usize {
+    let names = filter.aggregate_types.iter().chain(&filter.event_types);
+    let key = filter.aggregate.as_ref();
+    names.map(|name| name.len() + BESIDE_NAME_BYTES).sum::<usize>()
+        + key.map_or(0, |key| key.aggregate_type.len() + key.aggregate_id.len())
+        + filter.correlation_id.as_ref().map_or(0, String::len)
+}
 
 pub(crate) fn put_filter(out: &mut BytesMut, filter: &Filter) {
     put_option(out, filter.aggregate.as_ref(), put_key);

@@ -184,7 +184,7 @@ mod tests {
         options: ServerOptions,
     ) -> Bench {
         let service = Service::new(Arc::new(log), options);
-        let control = Arc::new(Control::new(credit));
+        let control = Arc::new(Control::new(credit, 0));
         let session = Arc::new(Session::new(&service));
         let task = Arc::new(StreamTask::new(session, 1, Arc::clone(&control)));
         Bench { _folder: folder, task, control, looked: Arc::default() }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quipu_engine::Origin;
 use quipu_engine::commit::prepared::PreparedAppend;
+use quipu_protocol::filter::filter_bytes;
 use quipu_protocol::{
     BorrowedAppend, Credit, DecodeError, Fault, Frame, Kind, MESSAGE_HEADER_BYTES, Pong, Read,
     Request, StatusIs, Subscribe, VersionIs,
@@ -238,13 +239,15 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     }
 
     fn read(&mut self, id: u64, request: Read) {
-        let Some(task) = self.new_stream(id, request.credit) else { return };
+        let bytes = filter_bytes(&request.request.filter);
+        let Some(task) = self.new_stream(id, request.credit, bytes) else { return };
         let cursor = self.session.service.log.read(request.request);
         self.streams.spawn(task.run(|task| reading::read(task, cursor)));
     }
 
     fn subscribe(&mut self, id: u64, request: Subscribe) {
-        let Some(task) = self.new_stream(id, request.credit) else { return };
+        let bytes = filter_bytes(&request.request.filter);
+        let Some(task) = self.new_stream(id, request.credit, bytes) else { return };
         match self.session.service.log.subscribe(request.request) {
             Ok(follow) => {
                 self.streams.spawn(task.run(|task| following::follow(task, follow)));
@@ -253,20 +256,14 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
         }
     }
 
-    /// A stream's place among the connection's, unless there are too many.
-    fn new_stream(&mut self, id: u64, credit: Credit) -> Option<StreamTask> {
+    /// A stream's place among the connection's, if there is one.
+    fn new_stream(&mut self, id: u64, credit: Credit, filter_bytes: usize) -> Option<StreamTask> {
         while self.streams.try_join_next().is_some() {}
-        let mut streams = self.session.streams.lock();
-        let limit = self.session.service.options.streams_max;
-        if streams.len() >= limit {
-            let fault = Fault::over("streams", limit, streams.len() + 1);
-            drop(streams);
+        let control = Arc::new(Control::new(credit, filter_bytes));
+        if let Err(fault) = self.session.add_stream(id, &control) {
             self.session.outbox.close(id, &fault);
             return None;
         }
-        let control = Arc::new(Control::new(credit));
-        streams.insert(id, Arc::clone(&control));
-        drop(streams);
         Some(StreamTask::new(Arc::clone(self.session), id, control))
     }
 

@@ -95,7 +95,7 @@ mod tests {
         log.submit(append, Box::new(move |it| drop(sender.send(it)))).unwrap().await.unwrap();
         receiver.await.unwrap().unwrap();
         let session = Arc::new(Session::new(&Service::new(Arc::new(log), options)));
-        let control = Arc::new(Control::new(Credit { events, bytes: u32::MAX }));
+        let control = Arc::new(Control::new(Credit { events, bytes: u32::MAX }, 0));
         (folder, Arc::new(StreamTask::new(session, 1, control)))
     }
 

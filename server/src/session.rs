@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use quipu_protocol::Fault;
+use quipu_protocol::filter::FILTERS_BYTES_MAX;
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::Answers;
@@ -39,6 +41,22 @@ impl Session {
             stop: service.stop.child_token(),
             service: Arc::clone(service),
         }
+    }
+
+    /// Adds an open stream, unless there are too many or their filters hold too much.
+    pub(crate) fn add_stream(&self, id: u64, control: &Arc<Control>) -> Result<(), Fault> {
+        let mut streams = self.streams.lock();
+        let (limit, given) = (self.service.options.streams_max, streams.len() + 1);
+        if given > limit {
+            return Err(Fault::over("streams", limit, given));
+        }
+        let held: usize = streams.values().map(|open| open.filter_bytes).sum();
+        let (limit, given) = (FILTERS_BYTES_MAX, held + control.filter_bytes);
+        if given > limit {
+            return Err(Fault::over("filters", limit, given));
+        }
+        streams.insert(id, Arc::clone(control));
+        Ok(())
     }
 
     /// Whether what is not written holds room that another connection waits for.

@@ -27,14 +27,16 @@ const COPIED_BELOW: usize = 512;
 /// What the reader tells a stream.
 pub(crate) struct Control {
     balance: Mutex<Balance>,
+    pub(crate) filter_bytes: usize,
     cancelled: AtomicBool,
     changed: Notify,
 }
 
 impl Control {
-    pub(crate) fn new(credit: Credit) -> Self {
+    pub(crate) fn new(credit: Credit, filter_bytes: usize) -> Self {
         let balance = Mutex::new(Balance::new(credit));
-        Self { balance, cancelled: AtomicBool::new(false), changed: Notify::new() }
+        let (cancelled, changed) = (AtomicBool::new(false), Notify::new());
+        Self { balance, filter_bytes, cancelled, changed }
     }
 
     pub(crate) fn credit(&self, credit: Credit) {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use quipu_protocol::{
-    AppendRequest, End, Fault, Hello, MAGIC, Message, Ping, Read, Response, Status, Subscribe,
-    VersionOf, Versions,
+    AppendRequest, Credit, End, Fault, Hello, MAGIC, Message, Ping, Read, Response, Status,
+    Subscribe, VersionOf, Versions,
 };
 use quipu_server::{ListenError, Ports, ServerOptions};
 use quipu_types::{
-    AggregateKey, Append, AppendError, Checkpoint, Invalid, Position, ReadError, StartAfter,
-    SubscribeRequest, Uuid,
+    AggregateKey, Append, AppendError, Checkpoint, Filter, Invalid, Position, ReadError,
+    ReadRequest, StartAfter, SubscribeRequest, Uuid,
 };
 use support::{MUCH, Served, event, event_of, hasty, serve};
 use tokio::time::Instant;
@@ -343,6 +343,39 @@ async fn a_stream_too_many_is_refused_until_one_ends() {
     assert_eq!(client.next().await, Some((1, Response::End(End::Cancelled))));
     client.ask(2, &Read { request: quipu_types::ReadRequest::default(), credit: MUCH }).await;
     assert_eq!(client.next().await, Some((2, Response::End(End::Complete))));
+    drop(client);
+    served.holds_nothing().await;
+}
+
+#[tokio::test]
+async fn filters_that_hold_too_much_together_are_refused_until_a_stream_ends() {
+    let served = serve(ServerOptions::default()).await;
+    let mut client = served.client().await;
+    let names = vec!["x".repeat(100); 1_000];
+    let (aggregate_types, event_types) = (names.clone(), names);
+    let filter = Filter { aggregate_types, event_types, ..Filter::default() };
+    let request = SubscribeRequest { filter: filter.clone(), ..SubscribeRequest::default() };
+    let subscribe = Subscribe { request, credit: Credit::default() };
+    let request = ReadRequest { filter, ..ReadRequest::default() };
+    let read = Read { request, credit: Credit::default() };
+    for id in [1, 2] {
+        client.ask(id, &read).await;
+    }
+    for id in [3, 4] {
+        client.ask(id, &subscribe).await;
+        assert!(matches!(client.next().await, Some((it, Response::Mark(_))) if it == id));
+    }
+    let fault = Fault::over("filters", 1 << 20, 5 * 2_000 * (100 + 24));
+    client.ask(5, &subscribe).await;
+    assert_eq!(client.fault().await, (5, fault.clone()));
+    client.ask(6, &read).await;
+    assert_eq!(client.fault().await, (6, fault));
+    client.ask(7, &support::subscribe(0, MUCH)).await;
+    assert!(matches!(client.next().await, Some((7, Response::Mark(_)))), "it holds nothing");
+    client.ask(1, &quipu_protocol::Cancel).await;
+    assert_eq!(client.next().await, Some((1, Response::End(End::Cancelled))));
+    client.ask(5, &subscribe).await;
+    assert!(matches!(client.next().await, Some((5, Response::Mark(_)))));
     drop(client);
     served.holds_nothing().await;
 }
