@@ -17,6 +17,8 @@ use crate::sql_error::{Remedy, SqlError};
 
 /// Over how long a rate is told.
 const RATE_OVER: Duration = Duration::from_secs(1);
+/// A deferred constraint is looked at where it was broken: at the commit it would fail for all.
+const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
 const PARK: &str = "INSERT INTO :own.event_parked (subscriber_name, sequence_number, id, \
         aggregate_type, aggregate_id, event_type, error, event)
     SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
@@ -205,7 +207,11 @@ impl Applier {
             let projection = &*member.projection;
             let folded = Folded::of(projection, part, member.checkpoint.position);
             self.session.run("set a savepoint", "SAVEPOINT part").await?;
-            match folded.fold.apply(&self.session).await {
+            let applied = match folded.fold.apply(&self.session).await {
+                Ok(()) => self.session.run("check the constraints", CHECK).await,
+                failed => failed,
+            };
+            match applied {
                 Ok(()) => {
                     outcome.parked.extend(folded.outcome.parked);
                     outcome.stopped = folded.outcome.stopped;

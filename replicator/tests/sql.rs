@@ -108,6 +108,43 @@ fn an_event_that_the_statement_cannot_take_stops_it_or_is_parked() {
     bench.verify(read(&parking));
 }
 
+/// A payment is of an earlier one, or is put in before what it is of: checked at the commit.
+const PAYMENTS: &str = r#"
+    [[projection]]
+    name = "payments"
+    tables = """
+        CREATE TABLE paid (position BIGINT PRIMARY KEY);
+        CREATE TABLE payments (of BIGINT REFERENCES paid DEFERRABLE INITIALLY DEFERRED);
+        CREATE FUNCTION pay() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO payments SELECT coalesce((data ->> 'of')::bigint, position) FROM events;
+            INSERT INTO paid SELECT position FROM events;
+        END $$;
+    """
+    statement = "SELECT pay()"
+"#;
+
+#[test]
+fn an_event_that_breaks_a_deferred_constraint_stops_its_projection_or_is_parked() {
+    let Some(bench) = Bench::new() else { return };
+    bench.append_plain(10);
+    let bad = bench.append(vec![bench.event("thing 1", "Counted", r#"{"of":999}"#)]);
+    bench.append_plain(10);
+    let both = |payments: &str| {
+        let mut projections = read(payments);
+        projections.extend(support::mirror());
+        projections
+    };
+    let failed = wait(async { bench.replicator(both(PAYMENTS)).catch_up().await }).unwrap().failed;
+    let [(name, problem)] = &failed[..] else { panic!("{failed:?}") };
+    assert_eq!(name, "payments");
+    assert!(problem.contains(&format!("position {bad}")) && problem.contains("23503"), "{problem}");
+    assert_eq!(bench.value("SELECT count(*) FROM payments"), "10");
+    assert_eq!(bench.value("SELECT count(*) FROM event_store"), "21", "the others go on");
+    bench.catch_up(both(&PAYMENTS.replace("name =", "on_failure = \"park\"\nname =")));
+    assert_eq!(bench.value("SELECT count(*) FROM payments"), "20");
+    assert_eq!(bench.query("SELECT sequence_number FROM event_parked"), [[bad.to_string()]]);
+}
+
 const LOANS: &str = r#"
     [[projection]]
     name = "loans"
