@@ -104,10 +104,11 @@ impl Postgres {
         };
         check(&session).await?;
         // A commit need not wait for the disk: whatever a crash of Postgres takes back, it takes
-        // with its checkpoint, and then it is applied again.
+        // with its checkpoint, and then it is applied again. A statement that is cut off would be
+        // tried again for ever.
         let settings = format!(
             "SET search_path TO {}; SET synchronous_commit TO off; SET jit TO off; \
-             SET TimeZone TO 'UTC'; SET client_min_messages TO warning",
+             SET statement_timeout TO 0; SET TimeZone TO 'UTC'; SET client_min_messages TO warning",
             quoted(schema)
         );
         session.run("set up the connection", &settings).await?;

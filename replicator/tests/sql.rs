@@ -145,6 +145,18 @@ fn an_event_that_breaks_a_deferred_constraint_stops_its_projection_or_is_parked(
     assert_eq!(bench.query("SELECT sequence_number FROM event_parked"), [[bad.to_string()]]);
 }
 
+#[test]
+fn a_statement_may_take_longer_than_the_role_gives_others() {
+    let Some(bench) = Bench::new() else { return };
+    let database = bench.address.rsplit('/').next().unwrap();
+    bench.query(&format!("ALTER DATABASE \"{database}\" SET statement_timeout TO '300ms'"));
+    bench.append_plain(10);
+    let slow = COUNTS.replace("FROM events GROUP", "FROM events, pg_sleep(0.5) GROUP");
+    assert_ne!(slow, COUNTS);
+    bench.catch_up(read(&slow));
+    assert_eq!(bench.value("SELECT sum(events) FROM counts"), "10");
+}
+
 const LOANS: &str = r#"
     [[projection]]
     name = "loans"
