@@ -1,7 +1,7 @@
 //! What Postgres said, and what follows from it.
 
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 /// A statement that Postgres did not carry out.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,9 @@ impl SqlError {
     /// What follows.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
-        match self.error.code() {
-            Some(state) => remedy(state),
+        match self.error.as_db_error() {
+            Some(said) if is_of_statement(said) => Remedy::Mend,
+            Some(said) => remedy(said.code()),
             None => Remedy::Wait,
         }
     }
@@ -43,6 +44,14 @@ impl SqlError {
     pub(crate) fn is(&self, state: &SqlState) -> bool {
         self.error.code() == Some(state)
     }
+}
+
+/// Whether it will say so each time: `currval` before `nextval`, or an update of a published table
+/// without a replica identity. A connection is refused in this state for as long as a database is
+/// closed.
+fn is_of_statement(said: &DbError) -> bool {
+    *said.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+        && said.parsed_severity() == Some(Severity::Error)
 }
 
 /// By the class of the state, its first two characters.

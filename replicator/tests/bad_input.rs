@@ -335,6 +335,29 @@ fn a_table_that_vanished_stops_its_projection_and_no_other() {
 }
 
 #[test]
+fn a_database_that_is_closed_for_a_while_is_waited_for() {
+    let Some(bench) = Bench::new() else { return };
+    let database = bench.address.rsplit('/').next().unwrap();
+    let beside = |sql: &str| bench.cluster.query(&bench.cluster.address("postgres"), sql);
+    wait(async {
+        let witness = Witness::new();
+        let replicator = bench.replicator(mirror()).observed_by(Arc::clone(&witness) as _);
+        let running = tokio::spawn(async move { replicator.run(std::future::pending()).await });
+        witness.reached(bench.append_plain(10)).await;
+        beside(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false"));
+        beside(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        ));
+        let last = bench.append_plain(10);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!running.is_finished(), "it waits");
+        beside(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"));
+        witness.reached(last).await;
+        running.abort();
+    });
+}
+
+#[test]
 fn a_full_disk_of_postgres_is_waited_for() {
     let folder = TempDir::new().unwrap();
     let Some(_mount) = Mount::small(folder.path(), 160 * 1024 * 1024) else { return };

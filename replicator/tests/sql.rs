@@ -146,6 +146,24 @@ fn an_event_that_breaks_a_deferred_constraint_stops_its_projection_or_is_parked(
 }
 
 #[test]
+fn a_statement_that_always_fails_stops_its_projection_and_no_other() {
+    let Some(bench) = Bench::new() else { return };
+    bench.append_plain(10);
+    let file = r#"
+        [[projection]]
+        name = "numbered"
+        tables = "CREATE TABLE numbered (number BIGSERIAL)"
+        statement = "INSERT INTO numbered SELECT currval('numbered_number_seq') FROM events"
+    "#;
+    let mut projections = read(file);
+    projections.extend(support::mirror());
+    let failed = wait(async { bench.replicator(projections).catch_up().await }).unwrap().failed;
+    let [(name, problem)] = &failed[..] else { panic!("{failed:?}") };
+    assert!(name == "numbered" && problem.contains("55000"), "{name}: {problem}");
+    assert_eq!(bench.value("SELECT count(*) FROM event_store"), "10");
+}
+
+#[test]
 fn a_statement_may_take_longer_than_the_role_gives_others() {
     let Some(bench) = Bench::new() else { return };
     let database = bench.address.rsplit('/').next().unwrap();
