@@ -304,7 +304,7 @@ impl Opening {
         for name in useless {
             // Nothing rests on it: one that stays is found useless again.
             if let Err(error) = self.env.storage.remove(&name)
-                && error.kind() != std::io::ErrorKind::NotFound
+                && error.kind() != ErrorKind::NotFound
             {
                 tracing::warn!(name, %error, "cannot remove a run that is of no use");
             }
