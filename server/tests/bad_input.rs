@@ -337,11 +337,11 @@ async fn a_stream_too_many_is_refused_until_one_ends() {
     let mut client = served.client().await;
     client.ask(1, &support::subscribe(0, MUCH)).await;
     assert!(matches!(client.next().await, Some((1, Response::Mark(_)))));
-    client.ask(2, &Read { request: quipu_types::ReadRequest::default(), credit: MUCH }).await;
+    client.ask(2, &Read { request: ReadRequest::default(), credit: MUCH }).await;
     assert_eq!(client.fault().await, (2, Fault::over("streams", 1, 2)));
     client.ask(1, &quipu_protocol::Cancel).await;
     assert_eq!(client.next().await, Some((1, Response::End(End::Cancelled))));
-    client.ask(2, &Read { request: quipu_types::ReadRequest::default(), credit: MUCH }).await;
+    client.ask(2, &Read { request: ReadRequest::default(), credit: MUCH }).await;
     assert_eq!(client.next().await, Some((2, Response::End(End::Complete))));
     drop(client);
     served.holds_nothing().await;
@@ -403,7 +403,7 @@ async fn a_thousand_connections_cut_at_random_bytes_leave_nothing_behind() {
         let events = (1..5).map(|it| event(u128::from(number) * 10 + it)).collect();
         AppendRequest::from(Append::any(events)).encode(1, &mut wire);
         support::subscribe(0, MUCH).encode(2, &mut wire);
-        Read { request: quipu_types::ReadRequest::default(), credit: MUCH }.encode(3, &mut wire);
+        Read { request: ReadRequest::default(), credit: MUCH }.encode(3, &mut wire);
         let cut = usize::try_from(rand() % wire.len() as u64).unwrap();
         if number % 3 == 0 {
             wire[cut] ^= 1 << (number % 8);
