@@ -500,7 +500,8 @@ fn a_subscription_that_is_given_up_while_it_is_saved_leaves_its_name_and_the_bus
 fn an_outage_after_places_were_saved_is_not_taken_for_another_run() {
     block_on(async {
         let log = Log::new();
-        let store = Arc::new(Flaky { store: log.store.clone(), errors: Mutex::default() });
+        let (aggregate_type, errors) = (CHECKPOINT_TYPE, Mutex::default());
+        let store = Arc::new(Flaky { store: log.store.clone(), aggregate_type, errors });
         let bus = EventBus::open(store.clone(), BusOptions::default()).await.unwrap();
         let book = Book::default();
         let down = AppendError::NotWritten("the server is down".to_owned());

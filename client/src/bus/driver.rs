@@ -173,8 +173,8 @@ impl Driver {
         match pulled {
             Pulled::Event(record) => {
                 self.seen = record.position();
-                // Parked before the place was saved: it came a second time.
-                if self.handler.notes.lock().parked.get(self.seen).is_none() {
+                // Parked, or dropped, before the place was saved: it came a second time.
+                if !self.handler.notes.lock().parked.is_put_aside(self.seen) {
                     self.in_hand.take_live(&record);
                     self.lanes.push(Work::new(record, Cause::Live));
                 }
@@ -413,9 +413,17 @@ impl Driver {
     }
 
     fn park(&mut self, work: Work, error: &str) {
-        let parked = self.handler.notes.lock().parked.len();
+        let (parked, is_parked) = {
+            let notes = self.handler.notes.lock();
+            (notes.parked.len(), notes.parked.get(work.record.position()).is_some())
+        };
+        let was_parked = matches!(work.cause, Cause::Parked { .. });
+        if was_parked && !is_parked {
+            // Dropped while it was handled again.
+            return self.lanes.free(work.lane);
+        }
         let limit = self.handler.settings.parked_max;
-        if parked >= limit && !matches!(work.cause, Cause::Parked { .. }) {
+        if parked >= limit && !was_parked {
             return self
                 .stop(format!("it has parked {parked} events, the limit is {limit}: {error}"));
         }

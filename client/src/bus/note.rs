@@ -1,13 +1,12 @@
 //! What is noted of a handler in the log: events that it could not handle, and what people decided
 //! about them.
 
-use quipu_types::{AggregateKey, Append, AppendError, NewEvent, Position, Record, Timestamp, Uuid};
+use quipu_types::{AggregateKey, NewEvent, Position, Record, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::replay::ReplayRequest;
 use crate::stamps::{Stamps, SystemStamps};
-use crate::store::EventStore;
 
 /// The aggregate type of notes.
 pub const HANDLER_TYPE: &str = "$handler";
@@ -60,11 +59,11 @@ impl Note {
         let fields: Value = serde_json::from_slice(record.payload()).ok()?;
         let tagged = Map::from_iter([(record.event_type().to_owned(), fields)]);
         let note = serde_json::from_value(Value::Object(tagged)).ok()?;
-        Some(Noted { note, at: record.timestamp() })
+        Some(Noted { note, at: record.timestamp(), position: record.position() })
     }
 
-    /// The event that keeps it.
-    fn event(&self, stream: AggregateKey, run: Uuid) -> NewEvent {
+    /// The event that keeps it; `run` is that of the bus that notes, nil for anybody else.
+    pub(super) fn event(&self, stream: AggregateKey, run: Uuid) -> NewEvent {
         let tagged = serde_json::to_value(self).unwrap_or_default();
         let fields = tagged.as_object().and_then(|fields| fields.iter().next());
         let (event_type, fields) = fields.expect("a variant with fields is an object of one");
@@ -77,25 +76,13 @@ impl Note {
         }
         event
     }
-
-    /// Stores it; `run` is that of the bus that notes, nil for anybody else.
-    pub(super) async fn store(
-        &self,
-        store: &dyn EventStore,
-        stream: AggregateKey,
-        run: Uuid,
-    ) -> Result<Timestamp, AppendError> {
-        let event = self.event(stream, run);
-        let at = event.timestamp;
-        store.append_system(Append::any(vec![event])).await?;
-        Ok(at)
-    }
 }
 
-/// A note, and when it was noted.
+/// A note, when it was noted, and where.
 pub(super) struct Noted {
     pub(super) note: Note,
     pub(super) at: Timestamp,
+    pub(super) position: Position,
 }
 
 /// The stream of a handler's notes.

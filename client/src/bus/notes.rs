@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use quipu_types::{AggregateKey, Filter, Position, SubscribeRequest, SubscriptionItem, Uuid};
+use quipu_types::{
+    AggregateKey, Append, Filter, Position, SubscribeRequest, SubscriptionItem, Uuid,
+};
 
 use super::error::BusError;
 use super::handler::check_name;
@@ -162,7 +164,8 @@ impl HandlerNotes {
     }
 
     async fn store(&self, note: Note) -> Result<(), BusError> {
-        note.store(&*self.store, self.stream(), Uuid::nil()).await?;
+        let event = note.event(self.stream(), Uuid::nil());
+        self.store.append_system(Append::any(vec![event])).await?;
         Ok(())
     }
 }

@@ -27,19 +27,26 @@ pub struct ParkedEvent {
 
 /// The parked events of one handler.
 ///
-/// Invariant: a fold of the handler's notes, each taken once and in order.
+/// Invariant: a fold of the handler's notes, each taken once and in order; those of this run when
+/// they are answered, which may be later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parked {
     events: BTreeMap<Position, ParkedEvent>,
     of_aggregate: HashMap<AggregateKey, BTreeSet<Position>>,
     /// Those that somebody wants to be handled again.
     asked: BTreeSet<Position>,
+    /// Those that somebody dropped, and where that is noted.
+    dropped: BTreeMap<Position, Position>,
 }
 
 impl Parked {
     pub(super) fn take(&mut self, noted: &Noted) {
         match &noted.note {
-            Note::EventParked { position, .. } => {
+            // A drop may be heard before the answer comes that the event is parked.
+            Note::EventParked { position, .. }
+                if self.dropped.get(position).is_none_or(|dropped| *dropped < noted.position) =>
+            {
+                self.dropped.remove(position);
                 self.forget(*position);
                 self.add(noted);
             }
@@ -48,11 +55,15 @@ impl Parked {
                     self.asked.insert(*position);
                 }
             }
-            Note::ParkedHandled { position } | Note::ParkedDropped { position, .. } => {
+            Note::ParkedHandled { position } => self.forget(*position),
+            Note::ParkedDropped { position, .. } => {
                 self.forget(*position);
+                self.dropped.insert(*position, noted.position);
             }
-            Note::ReplayAsked { .. } | Note::ReplayProgressed { .. } | Note::ReplayEnded { .. } => {
-            }
+            Note::EventParked { .. }
+            | Note::ReplayAsked { .. }
+            | Note::ReplayProgressed { .. }
+            | Note::ReplayEnded { .. } => {}
         }
     }
 
@@ -96,6 +107,11 @@ impl Parked {
         self.events.get(&position)
     }
 
+    /// Whether the event is not to come up again by itself.
+    pub(super) fn is_put_aside(&self, position: Position) -> bool {
+        self.events.contains_key(&position) || self.dropped.contains_key(&position)
+    }
+
     pub(super) fn events(&self) -> impl Iterator<Item = &ParkedEvent> {
         self.events.values()
     }
@@ -129,12 +145,17 @@ impl Parked {
 mod tests {
     use super::*;
 
-    fn note(parked: &mut Parked, note: Note) {
-        parked.take(&Noted { note, at: Timestamp::from_micros(1) });
+    fn note_at(parked: &mut Parked, position: u64, note: Note) {
+        let (at, position) = (Timestamp::from_micros(1), Position(position));
+        parked.take(&Noted { note, at, position });
     }
 
-    fn park(parked: &mut Parked, position: u64, id: &str) {
-        let parked_event = Note::EventParked {
+    fn note(parked: &mut Parked, note: Note) {
+        note_at(parked, 1, note);
+    }
+
+    fn parked_note(position: u64, id: &str) -> Note {
+        Note::EventParked {
             position: Position(position),
             event_id: Uuid::from_u128(position.into()),
             aggregate_type: "Call".to_owned(),
@@ -142,8 +163,11 @@ mod tests {
             event_type: "Ended".to_owned(),
             attempts: 5,
             error: "why".to_owned(),
-        };
-        note(parked, parked_event);
+        }
+    }
+
+    fn park(parked: &mut Parked, position: u64, id: &str) {
+        note(parked, parked_note(position, id));
     }
 
     fn positions(events: &[ParkedEvent]) -> Vec<u64> {
@@ -167,6 +191,20 @@ mod tests {
         note(&mut parked, Note::ParkedHandled { position: Position(3) });
         note(&mut parked, Note::ParkedHandled { position: Position(7) });
         assert_eq!((parked.len(), parked.ahead_of(&key, Position(8))), (0, None));
+    }
+
+    #[test]
+    fn a_drop_counts_against_what_is_noted_before_it_whenever_that_is_taken() {
+        for (parked_at, is_parked) in [(4, false), (6, true)] {
+            let mut parked = Parked::default();
+            park(&mut parked, 3, "a");
+            let (position, reason) = (Position(3), "of no use".to_owned());
+            note_at(&mut parked, 5, Note::ParkedDropped { position, reason });
+            assert!(parked.len() == 0 && parked.is_put_aside(position));
+            note_at(&mut parked, parked_at, parked_note(3, "a"));
+            assert_eq!(parked.get(position).is_some(), is_parked);
+            assert!(parked.is_put_aside(position));
+        }
     }
 
     #[test]

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use event_listener::Event;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use quipu_types::{
-    AppendError, Direction, Filter, Position, ReadError, ReadRequest, Record, Timestamp, Uuid,
-};
+use quipu_types::{Direction, Filter, Position, ReadError, ReadRequest, Record, Uuid};
 
 use super::error::BusError;
 use super::handler::Handler;
@@ -261,12 +259,9 @@ impl HandlerShared {
         self.asked.notify(usize::MAX);
     }
 
-    /// Writes a note, and takes it.
-    pub(super) async fn note(&self, bus: &BusShared, note: Note) -> Result<(), AppendError> {
-        let stream = stream_of(&bus.name, self.name());
-        let at: Timestamp = note.store(&*bus.store, stream, bus.run).await?;
-        self.notes.lock().take_noted(&Noted { note, at });
-        Ok(())
+    /// A note that this run wrote.
+    pub(super) fn noted(&self, noted: &Noted) {
+        self.notes.lock().take_noted(noted);
     }
 
     pub(super) fn set_status(&self, status: HandlerStatus) {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_timer::Delay;
-use quipu_types::{AppendError, ReadError};
+use quipu_types::{Append, AppendError, ReadError};
 
 use super::calls::Attempted;
 use super::lanes::Work;
-use super::note::Note;
+use super::note::{Note, Noted, stream_of};
 use super::shared::{BusShared, HandlerShared};
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -41,9 +41,16 @@ pub(super) async fn noted(
     handler: Arc<HandlerShared>,
     note: Note,
 ) -> Result<bool, AppendError> {
+    // The same event each time: it is stored once, although an answer may be lost.
+    let event = note.event(stream_of(&bus.name, handler.name()), bus.run);
+    let at = event.timestamp;
+    let append = Append::any(vec![event]);
     loop {
-        match handler.note(&bus, note.clone()).await {
-            Ok(()) => return Ok(true),
+        match bus.store.append_system(append.clone()).await {
+            Ok(outcome) => {
+                handler.noted(&Noted { note, at, position: outcome.last_position() });
+                return Ok(true);
+            }
             Err(error) if !error.is_retryable() => return Err(error),
             Err(_) if handler.stop.is_set() => return Ok(false),
             Err(_) => Delay::new(RETRY_PAUSE).await,

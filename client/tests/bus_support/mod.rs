@@ -79,10 +79,11 @@ pub(crate) enum Moment {
     Stored(AggregateKey),
 }
 
-/// A log behind a server that answers some saves of places with errors. What is answered with
-/// "outcome unknown" is stored all the same.
+/// A log behind a server that answers some appends of one of the system's types with errors. What
+/// is answered with "outcome unknown" is stored all the same.
 pub(crate) struct Flaky {
     pub(crate) store: Arc<Embedded>,
+    pub(crate) aggregate_type: &'static str,
     pub(crate) errors: Mutex<VecDeque<AppendError>>,
 }
 
@@ -92,9 +93,9 @@ impl EventStore for Flaky {
     }
 
     fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
-        let is_of_places = append.events[0].aggregate.aggregate_type == CHECKPOINT_TYPE;
+        let is_of_it = append.events[0].aggregate.aggregate_type == self.aggregate_type;
         async move {
-            let error = if is_of_places { self.errors.lock().pop_front() } else { None };
+            let error = if is_of_it { self.errors.lock().pop_front() } else { None };
             match error {
                 Some(error) if !error.is_outcome_unknown() => Err(error),
                 error => {

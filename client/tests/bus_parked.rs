@@ -1,0 +1,115 @@
+//! Parked events that are dropped, or handled again, whatever happens meanwhile.
+#![cfg(feature = "embedded")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bus_support;
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use bus_support::*;
+use futures::future;
+use parking_lot::Mutex;
+use quipu_client::*;
+
+fn handler() -> Handler {
+    Handler::new("h").backoff(hasty(0))
+}
+
+async fn notes(log: &Log) -> HandlerNotes {
+    HandlerNotes::of(log.store.clone(), "main", "h").await.unwrap()
+}
+
+/// Parks the one `Bad` event, and is killed while it handles aggregate `slow`: its place stays
+/// before that.
+async fn park_and_be_killed(log: &Log) {
+    let bus = log.bus().await;
+    let code = |delivery: Delivery| async move {
+        match (delivery.record().aggregate_id(), delivery.record().event_type()) {
+            ("slow", _) => future::pending().await,
+            (_, "Bad") => Err("it is bad".into()),
+            _ => Ok(()),
+        }
+    };
+    bus.subscribe_async(handler(), code).await.unwrap();
+    until_parked(&bus, "h", 1).await;
+}
+
+/// It was nowhere among what is parked, and so came up like any other.
+#[test]
+fn a_dropped_event_does_not_come_up_again_behind_a_place_that_was_saved_before() {
+    block_on(async {
+        let log = Log::new();
+        let at = log.store(&[("slow", "Begun"), ("a", "Bad"), ("b", "Begun")]).await;
+        park_and_be_killed(&log).await;
+        notes(&log).await.drop_parked(Position(at[1]), "a test call").await.unwrap();
+        let bus = log.bus().await;
+        let book = Book::default();
+        bus.subscribe(handler(), book.writer()).await.unwrap();
+        book.filled(2).await;
+        assert_eq!(book.positions(), [at[0], at[2]]);
+        bus.stop().await.unwrap();
+    });
+}
+
+/// The failure parked it once more.
+#[test]
+fn an_event_that_is_dropped_while_it_is_handled_again_stays_dropped() {
+    block_on(async {
+        let log = Log::new();
+        let bus = log.bus().await;
+        let (book, (go, gate)) = (Book::default(), channel::<()>());
+        let (writes, gate) = (book.clone(), Mutex::new(gate));
+        let code = move |delivery: &Delivery| {
+            writes.write(delivery);
+            if delivery.is_replay() {
+                gate.lock().recv().ok();
+            }
+            if delivery.record().event_type() == "Bad" { Err("it is bad".into()) } else { Ok(()) }
+        };
+        bus.subscribe(handler(), code).await.unwrap();
+        let at = log.store(&[("a", "Bad")]).await;
+        until_parked(&bus, "h", 1).await;
+        let notes = notes(&log).await;
+        notes.replay_parked(Position(at[0])).await.unwrap();
+        book.filled(2).await;
+        notes.drop_parked(Position(at[0]), "a test call").await.unwrap();
+        until(async || metrics(&bus, "h").await.parked == 0).await;
+        go.send(()).unwrap();
+        log.store(&[("a", "Begun")]).await;
+        book.filled(3).await;
+        assert_eq!((parked(&bus, "h").await, metrics(&bus, "h").await.parked), (vec![], 0));
+        bus.stop().await.unwrap();
+    });
+}
+
+/// Each try was a note of its own: the last one came behind the drop.
+#[test]
+fn an_event_is_noted_once_as_parked_although_the_answer_is_lost() {
+    block_on(async {
+        let log = Log::new();
+        let unknown = AppendError::OutcomeUnknown("no answer".to_owned());
+        let down = AppendError::NotWritten("the server is down".to_owned());
+        let errors = Mutex::new([unknown, down].into());
+        let store = Flaky { store: log.store.clone(), aggregate_type: HANDLER_TYPE, errors };
+        let bus = EventBus::open(Arc::new(store), BusOptions::default()).await.unwrap();
+        let book = Book::default();
+        let writes = book.clone();
+        let code = move |delivery: &Delivery| {
+            if delivery.record().event_type() == "Bad" {
+                return Err("it is bad".into());
+            }
+            writes.write(delivery);
+            Ok(())
+        };
+        bus.subscribe(handler(), code).await.unwrap();
+        let at = log.store(&[("a", "Bad"), ("a", "Begun")]).await;
+        until_parked(&bus, "h", 1).await;
+        let notes = notes(&log).await;
+        notes.drop_parked(Position(at[0]), "a test call").await.unwrap();
+        book.filled(1).await;
+        assert_eq!(log.store.version(&notes.stream()).await, Ok(Version(2)));
+        assert_eq!((parked(&bus, "h").await, metrics(&bus, "h").await.parked), (vec![], 0));
+        bus.stop().await.unwrap();
+    });
+}
