@@ -5,10 +5,13 @@
 mod bus_support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use bus_support::*;
 use futures::future;
+use futures_timer::Delay;
 use parking_lot::Mutex;
 use quipu_client::*;
 
@@ -110,6 +113,29 @@ fn an_event_is_noted_once_as_parked_although_the_answer_is_lost() {
         book.filled(1).await;
         assert_eq!(log.store.version(&notes.stream()).await, Ok(Version(2)));
         assert_eq!((parked(&bus, "h").await, metrics(&bus, "h").await.parked), (vec![], 0));
+        bus.stop().await.unwrap();
+    });
+}
+
+/// It was read before the log was: it came first.
+#[test]
+fn an_event_asked_for_comes_behind_those_before_it_that_come_a_second_time() {
+    block_on(async {
+        let log = Log::new();
+        let at = log.store(&[("slow", "Begun"), ("a", "Begun"), ("a", "Bad")]).await;
+        park_and_be_killed(&log).await;
+        notes(&log).await.replay_parked(Position(at[2])).await.unwrap();
+        let store = Outage::of(&log);
+        store.of_subscriptions.store(true, Ordering::SeqCst);
+        let bus = EventBus::open(store.clone(), BusOptions::default()).await.unwrap();
+        let book = Book::default();
+        bus.subscribe(handler(), book.writer()).await.unwrap();
+        // Long enough to hand out what need not wait for the log.
+        Delay::new(Duration::from_millis(300)).await;
+        store.of_subscriptions.store(false, Ordering::SeqCst);
+        book.filled(3).await;
+        assert_eq!(book.positions(), at);
+        until_parked(&bus, "h", 0).await;
         bus.stop().await.unwrap();
     });
 }

@@ -439,13 +439,17 @@ impl Driver {
         self.steps.push(noting.map(move |stored| Step::Noted { work, stored }).boxed());
     }
 
-    /// Parked events that somebody wants to be handled again are read, one after the other.
+    /// Parked events that somebody wants to be handled again are read, one after the other. Not
+    /// before they were pulled past: what comes a second time comes before them.
     fn load_asked(&mut self) {
-        if self.is_loading || !self.handler.notes.lock().parked.has_asked() {
+        if self.is_loading {
             return;
         }
         let in_order = self.handler.settings.parks_behind;
-        let asked = self.handler.notes.lock().parked.take_asked(in_order);
+        let asked = self.handler.notes.lock().parked.take_asked(self.seen, in_order);
+        if asked.is_empty() {
+            return;
+        }
         self.is_loading = true;
         let store = Arc::clone(&self.bus.store);
         let load = async move {

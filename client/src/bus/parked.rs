@@ -122,10 +122,11 @@ impl Parked {
         (first < position).then_some(first)
     }
 
-    /// Takes those that are to be handled again, in order. With `in_order` those of the same
-    /// aggregates that were parked before them come along.
-    pub(super) fn take_asked(&mut self, in_order: bool) -> Vec<ParkedEvent> {
-        let asked = std::mem::take(&mut self.asked);
+    /// Takes those up to a position that are to be handled again, in order. With `in_order` those of
+    /// the same aggregates that were parked before them come along.
+    pub(super) fn take_asked(&mut self, upto: Position, in_order: bool) -> Vec<ParkedEvent> {
+        let later = self.asked.split_off(&upto.next());
+        let asked = std::mem::replace(&mut self.asked, later);
         let mut wanted = asked.clone();
         if in_order {
             for event in asked.iter().filter_map(|position| self.events.get(position)) {
@@ -134,10 +135,6 @@ impl Parked {
             }
         }
         wanted.iter().filter_map(|position| self.events.get(position)).cloned().collect()
-    }
-
-    pub(super) fn has_asked(&self) -> bool {
-        !self.asked.is_empty()
     }
 }
 
@@ -217,9 +214,9 @@ mod tests {
             for position in [7, 100] {
                 note(&mut parked, Note::ParkedReplayAsked { position: Position(position) });
             }
-            assert!(parked.has_asked());
-            assert_eq!(positions(&parked.take_asked(in_order)), expected);
-            assert!(!parked.has_asked() && parked.len() == 4);
+            assert!(parked.take_asked(Position(6), in_order).is_empty(), "it comes later");
+            assert_eq!(positions(&parked.take_asked(Position(7), in_order)), expected);
+            assert!(parked.take_asked(Position(7), in_order).is_empty() && parked.len() == 4);
         }
     }
 }

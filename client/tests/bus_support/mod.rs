@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use event_listener::Event;
@@ -113,6 +113,68 @@ impl EventStore for Flaky {
 
     fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {
         self.store.subscribe(request)
+    }
+
+    fn log_id(&self) -> Uuid {
+        self.store.log_id()
+    }
+
+    fn version(&self, key: &AggregateKey) -> BoxFuture<'_, Result<Version, ReadError>> {
+        self.store.version(key)
+    }
+}
+
+/// A log behind a server of which handlers' reads, or their subscriptions, fail for now.
+pub(crate) struct Outage {
+    pub(crate) store: Arc<Embedded>,
+    pub(crate) of_reads: AtomicBool,
+    pub(crate) of_subscriptions: AtomicBool,
+    /// Reads of events, not of the system's.
+    pub(crate) reads: AtomicUsize,
+}
+
+impl Outage {
+    pub(crate) fn of(log: &Log) -> Arc<Self> {
+        let (of_reads, of_subscriptions) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (store, reads) = (log.store.clone(), AtomicUsize::new(0));
+        Arc::new(Self { store, of_reads, of_subscriptions, reads })
+    }
+
+    fn fails(filter: &Filter, is_down: &AtomicBool) -> Option<ReadError> {
+        let is_of_events = !filter.include_system && filter.aggregate.is_none();
+        let down = || ReadError::Unavailable("the server is down".to_owned());
+        (is_of_events && is_down.load(Ordering::SeqCst)).then(down)
+    }
+}
+
+impl EventStore for Outage {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.store.append(append)
+    }
+
+    fn append_system(&self, append: Append) -> BoxFuture<'_, Result<AppendOutcome, AppendError>> {
+        self.store.append_system(append)
+    }
+
+    fn read(&self, request: ReadRequest) -> RecordStream {
+        if request.filter == Filter::default() {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+        }
+        match Self::fails(&request.filter, &self.of_reads) {
+            Some(error) => RecordStream::new(stream::iter([Err(error)]).boxed()),
+            None => self.store.read(request),
+        }
+    }
+
+    fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, ReadError> {
+        match Self::fails(&request.filter, &self.of_subscriptions) {
+            Some(error) => Err(error),
+            None => self.store.subscribe(request),
+        }
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.store.is_exclusive()
     }
 
     fn log_id(&self) -> Uuid {
