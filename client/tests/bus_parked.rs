@@ -139,3 +139,27 @@ fn an_event_asked_for_comes_behind_those_before_it_that_come_a_second_time() {
         bus.stop().await.unwrap();
     });
 }
+
+/// One read that failed stopped the handler for good.
+#[test]
+fn a_log_that_cannot_be_read_for_a_while_does_not_stop_a_handler_that_is_asked_for_an_event() {
+    block_on(async {
+        let log = Log::new();
+        let store = Outage::of(&log);
+        let bus = EventBus::open(store.clone(), BusOptions::default()).await.unwrap();
+        let code = |delivery: &Delivery| {
+            if delivery.is_replay() { Ok(()) } else { Err("it is bad".into()) }
+        };
+        bus.subscribe(handler(), code).await.unwrap();
+        let at = log.store(&[("a", "Bad")]).await;
+        until_parked(&bus, "h", 1).await;
+        store.of_reads.store(true, Ordering::SeqCst);
+        notes(&log).await.replay_parked(Position(at[0])).await.unwrap();
+        until(async || store.reads.load(Ordering::SeqCst) > 0).await;
+        Delay::new(Duration::from_millis(300)).await;
+        assert_eq!(metrics(&bus, "h").await.status, HandlerStatus::Running);
+        store.of_reads.store(false, Ordering::SeqCst);
+        until_parked(&bus, "h", 0).await;
+        bus.stop().await.unwrap();
+    });
+}

@@ -20,9 +20,9 @@ use super::lanes::{Cause, Lanes, Work};
 use super::metrics::HandlerStatus;
 use super::note::Note;
 use super::parked::ParkedEvent;
-use super::shared::{AskedReplay, BusShared, HandlerShared, record_at};
+use super::shared::{AskedReplay, BusShared, HandlerShared};
 use super::source::{Pulled, Source};
-use super::step::{Step, noted};
+use super::step::{Step, loaded, noted};
 
 /// Events handed out at once, at most.
 const BATCH_MAX: usize = 256;
@@ -455,7 +455,7 @@ impl Driver {
         let load = async move {
             let mut works = Vec::new();
             for ParkedEvent { position, attempts, .. } in asked {
-                let record = record_at(&*store, position).await?;
+                let record = loaded(&*store, position).await?;
                 works.push(Work::new(record, Cause::Parked { attempts }));
             }
             Ok(works)

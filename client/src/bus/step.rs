@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_timer::Delay;
-use quipu_types::{Append, AppendError, ReadError};
+use quipu_types::{Append, AppendError, Position, ReadError, Record};
 
 use super::calls::Attempted;
 use super::lanes::Work;
 use super::note::{Note, Noted, stream_of};
-use super::shared::{BusShared, HandlerShared};
+use super::shared::{BusShared, HandlerShared, record_at};
+use crate::store::EventStore;
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -54,6 +55,19 @@ pub(super) async fn noted(
             Err(error) if !error.is_retryable() => return Err(error),
             Err(_) if handler.stop.is_set() => return Ok(false),
             Err(_) => Delay::new(RETRY_PAUSE).await,
+        }
+    }
+}
+
+/// Reads an event, however long the log cannot.
+pub(super) async fn loaded(
+    store: &dyn EventStore,
+    position: Position,
+) -> Result<Record, ReadError> {
+    loop {
+        match record_at(store, position).await {
+            Err(error) if error.is_retryable() => Delay::new(RETRY_PAUSE).await,
+            read => return read,
         }
     }
 }
