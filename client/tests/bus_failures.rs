@@ -531,14 +531,12 @@ fn an_event_that_is_dropped_before_its_turn_takes_no_other_along() {
         in_hand(1).await;
         // Both are in the lane by then, one before the next event and one behind it.
         let notes = bus.notes("h").await.unwrap();
-        let asked = async |position| {
-            notes.replay_parked(Position(position)).await.unwrap();
-            Delay::new(Duration::from_millis(200)).await;
-        };
-        asked(bad[0]).await;
-        let next = log.store(&[("next", "Begun")]).await;
+        notes.replay_parked(Position(bad[0])).await.unwrap();
         in_hand(2).await;
-        asked(bad[1]).await;
+        let next = log.store(&[("next", "Begun")]).await;
+        in_hand(3).await;
+        notes.replay_parked(Position(bad[1])).await.unwrap();
+        in_hand(4).await;
         for position in bad {
             notes.drop_parked(Position(position), "of no use").await.unwrap();
         }

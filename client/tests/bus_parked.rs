@@ -163,3 +163,39 @@ fn a_log_that_cannot_be_read_for_a_while_does_not_stop_a_handler_that_is_asked_f
         bus.stop().await.unwrap();
     });
 }
+
+/// All of them were read at once.
+#[test]
+fn events_that_are_asked_for_are_read_as_the_window_has_room() {
+    block_on(async {
+        let log = Log::new();
+        let store = Outage::of(&log);
+        let bus = EventBus::open(store.clone(), BusOptions::default()).await.unwrap();
+        let gate = Arc::new(Gate::default());
+        let opened = Arc::clone(&gate);
+        let code = move |delivery: Delivery| {
+            let gate = Arc::clone(&opened);
+            async move {
+                if !delivery.is_replay() {
+                    return Err("it is bad".into());
+                }
+                gate.opened().await;
+                Ok(())
+            }
+        };
+        bus.subscribe_async(handler().window(3), code).await.unwrap();
+        log.fill(20, 20).await;
+        let notes = notes(&log).await;
+        for event in until_parked(&bus, "h", 20).await {
+            notes.replay_parked(event.position).await.unwrap();
+        }
+        until(async || store.reads.load(Ordering::SeqCst) >= 3).await;
+        Delay::new(Duration::from_millis(300)).await;
+        assert_eq!((store.reads.load(Ordering::SeqCst), metrics(&bus, "h").await.queue), (3, 3));
+        gate.open();
+        until_parked(&bus, "h", 0).await;
+        until(async || metrics(&bus, "h").await.queue_bytes == 0).await;
+        assert_eq!(store.reads.load(Ordering::SeqCst), 20, "each once");
+        bus.stop().await.unwrap();
+    });
+}

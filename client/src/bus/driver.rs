@@ -1,5 +1,6 @@
 //! One handler at work: pulls events, hands them out in their lanes, and sees to those that fail.
 
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,7 +20,6 @@ use super::in_hand::InHand;
 use super::lanes::{Cause, Lanes, Work};
 use super::metrics::HandlerStatus;
 use super::note::Note;
-use super::parked::ParkedEvent;
 use super::shared::{AskedReplay, BusShared, HandlerShared};
 use super::source::{Pulled, Source};
 use super::step::{Step, loaded, noted};
@@ -54,6 +54,8 @@ pub(super) struct Driver {
     seen: Position,
     has_handled: bool,
     replay: Option<ReplayProgress>,
+    /// Parked events that are to be handled again, and are not read yet.
+    asked: BTreeSet<Position>,
     is_loading: bool,
 }
 
@@ -90,6 +92,7 @@ impl Driver {
             seen,
             has_handled: false,
             replay: None,
+            asked: BTreeSet::new(),
             is_loading: false,
         }
     }
@@ -158,12 +161,13 @@ impl Driver {
         let waits_for_replay =
             self.replay.is_none() && !self.handler.notes.lock().replays.is_empty();
         let is_over = self.replay.as_ref().is_some_and(|replay| replay.is_over);
+        !self.is_stopping() && !waits_for_replay && !is_over && !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
         let settings = &self.handler.settings;
-        !self.is_stopping()
-            && !waits_for_replay
-            && !is_over
-            && self.in_hand.events() < settings.window
-            && self.in_hand.bytes() < settings.window_bytes
+        self.in_hand.events() + usize::from(self.is_loading) >= settings.window
+            || self.in_hand.bytes() >= settings.window_bytes
     }
 
     fn accept(&mut self, pulled: Pulled) {
@@ -175,8 +179,7 @@ impl Driver {
                 self.seen = record.position();
                 // Parked, or dropped, before the place was saved: it came a second time.
                 if !self.handler.notes.lock().parked.is_put_aside(self.seen) {
-                    self.in_hand.take_live(&record);
-                    self.lanes.push(Work::new(record, Cause::Live));
+                    self.take_in_hand(Work::new(record, Cause::Live));
                 }
             }
             Pulled::Passed(position) => self.seen = self.seen.max(position),
@@ -184,8 +187,7 @@ impl Driver {
                 if let Some(replay) = &mut self.replay {
                     replay.seen = record.position();
                 }
-                self.in_hand.take_replayed(&record);
-                self.lanes.push(Work::new(record, Cause::Replay));
+                self.take_in_hand(Work::new(record, Cause::Replay));
             }
             Pulled::ReplayOver => {
                 if let Some(replay) = &mut self.replay {
@@ -197,6 +199,11 @@ impl Driver {
             }
             Pulled::Failed(error) => self.stop(format!("it cannot read the log: {error}")),
         }
+    }
+
+    fn take_in_hand(&mut self, work: Work) {
+        self.in_hand.take(&work);
+        self.lanes.push(work);
     }
 
     fn stop(&self, reason: String) {
@@ -272,14 +279,20 @@ impl Driver {
                 None => self.lanes.free(lane),
             };
         };
-        let is_gone = matches!(first.cause, Cause::Parked { .. })
-            && notes.parked.get(first.record.position()).is_none();
         drop(notes);
-        if is_gone {
-            // Dropped, or handled, since somebody asked.
+        if self.is_left(first) {
+            self.settle(first);
             return self.lanes.free(lane);
         }
         works.extend(taken);
+    }
+
+    /// Whether somebody asked for the event in vain: it was dropped, or handled, since then, or is
+    /// behind one that failed.
+    fn is_left(&self, work: &Work) -> bool {
+        let in_order = self.handler.settings.parks_behind;
+        matches!(work.cause, Cause::Parked { .. })
+            && !self.handler.notes.lock().parked.is_next(&work.record, in_order)
     }
 
     fn take(&mut self, step: Step) {
@@ -316,7 +329,7 @@ impl Driver {
             Step::Loaded(loaded) => {
                 self.is_loading = false;
                 match loaded {
-                    Ok(works) => works.into_iter().for_each(|work| self.lanes.push(work)),
+                    Ok(work) => self.take_in_hand(work),
                     Err(error) => self.stop(format!("it cannot read what is parked: {error}")),
                 }
             }
@@ -364,11 +377,11 @@ impl Driver {
 
     /// The event needs nothing more.
     fn settle(&mut self, work: &Work) {
+        let was_there = self.in_hand.settle(work);
         match work.cause {
-            Cause::Live => self.has_handled |= self.in_hand.settle_live(&work.record),
+            Cause::Live => self.has_handled |= was_there,
             Cause::Parked { .. } => {}
             Cause::Replay => {
-                self.in_hand.settle_replayed(&work.record);
                 if let Some(replay) = &mut self.replay {
                     replay.events += 1;
                 }
@@ -402,28 +415,17 @@ impl Driver {
                 }
             }
         }
-        if self.handler.settings.parks_behind {
-            let key = work.record.aggregate();
-            let comes_behind = |other: &Work| {
-                matches!(other.cause, Cause::Parked { .. }) && other.record.is_of(&key)
-            };
-            self.lanes.remove(work.lane, comes_behind);
-        }
         self.park(work, &failure.to_string());
     }
 
     fn park(&mut self, work: Work, error: &str) {
-        let (parked, is_parked) = {
-            let notes = self.handler.notes.lock();
-            (notes.parked.len(), notes.parked.get(work.record.position()).is_some())
-        };
-        let was_parked = matches!(work.cause, Cause::Parked { .. });
-        if was_parked && !is_parked {
-            // Dropped while it was handled again.
+        if self.is_left(&work) {
+            self.settle(&work);
             return self.lanes.free(work.lane);
         }
+        let parked = self.handler.notes.lock().parked.len();
         let limit = self.handler.settings.parked_max;
-        if parked >= limit && !was_parked {
+        if parked >= limit && !matches!(work.cause, Cause::Parked { .. }) {
             return self
                 .stop(format!("it has parked {parked} events, the limit is {limit}: {error}"));
         }
@@ -439,28 +441,24 @@ impl Driver {
         self.steps.push(noting.map(move |stored| Step::Noted { work, stored }).boxed());
     }
 
-    /// Parked events that somebody wants to be handled again are read, one after the other. Not
-    /// before they were pulled past: what comes a second time comes before them.
+    /// Parked events that somebody wants to be handled again are read, one after the other, as there
+    /// is room. Not before they were pulled past: what comes a second time comes before them.
     fn load_asked(&mut self) {
-        if self.is_loading {
+        if self.is_loading || self.is_full() {
             return;
         }
         let in_order = self.handler.settings.parks_behind;
-        let asked = self.handler.notes.lock().parked.take_asked(self.seen, in_order);
-        if asked.is_empty() {
-            return;
-        }
-        self.is_loading = true;
-        let store = Arc::clone(&self.bus.store);
-        let load = async move {
-            let mut works = Vec::new();
-            for ParkedEvent { position, attempts, .. } in asked {
-                let record = loaded(&*store, position).await?;
-                works.push(Work::new(record, Cause::Parked { attempts }));
+        let parked = &mut self.handler.notes.lock().parked;
+        self.asked.append(&mut parked.take_asked(self.seen, in_order));
+        let is_free = |position: &&Position| !self.in_hand.has_parked(**position);
+        while let Some(position) = self.asked.iter().find(is_free).copied() {
+            self.asked.remove(&position);
+            if let Some(event) = parked.get(position) {
+                self.is_loading = true;
+                let load = loaded(Arc::clone(&self.bus), event.clone());
+                return self.steps.push(load.map(Step::Loaded).boxed());
             }
-            Ok(works)
-        };
-        self.steps.push(load.map(Step::Loaded).boxed());
+        }
     }
 
     /// Begins the next replay that was asked for, once nothing else is in hand.

@@ -227,8 +227,8 @@ impl Handler {
         Self { threads: threads.max(1), ..self }
     }
 
-    /// How many events it may have in hand, those that wait for another attempt included; 1,000 by
-    /// default.
+    /// How many events it may have in hand, those that wait for another attempt and parked ones
+    /// that are handled again included; 1,000 by default.
     #[must_use]
     pub fn window(self, window: usize) -> Self {
         Self { window: window.max(1), ..self }

@@ -2,44 +2,44 @@
 
 use std::collections::BTreeSet;
 
-use quipu_types::{Position, Record};
+use quipu_types::Position;
 
-/// Events in hand, of what came up and of the past.
+use super::lanes::{Cause, Work};
+
+/// Events in hand: of what came up, of the past, and parked ones that are handled again.
 #[derive(Default)]
 pub(super) struct InHand {
     live: BTreeSet<Position>,
     replayed: BTreeSet<Position>,
+    parked: BTreeSet<Position>,
     bytes: usize,
 }
 
 impl InHand {
-    pub(super) fn take_live(&mut self, record: &Record) {
-        self.live.insert(record.position());
-        self.bytes += record.as_bytes().len();
+    pub(super) fn take(&mut self, work: &Work) {
+        self.of(work.cause).insert(work.record.position());
+        self.bytes += work.record.as_bytes().len();
     }
 
-    pub(super) fn take_replayed(&mut self, record: &Record) {
-        self.replayed.insert(record.position());
-        self.bytes += record.as_bytes().len();
-    }
-
-    /// The event came up, and needs nothing more; whether it was in hand.
-    pub(super) fn settle_live(&mut self, record: &Record) -> bool {
-        let was_there = self.live.remove(&record.position());
-        self.give_back(record, was_there)
-    }
-
-    /// The event is of the past, and needs nothing more; whether it was in hand.
-    pub(super) fn settle_replayed(&mut self, record: &Record) -> bool {
-        let was_there = self.replayed.remove(&record.position());
-        self.give_back(record, was_there)
-    }
-
-    fn give_back(&mut self, record: &Record, was_there: bool) -> bool {
+    /// The event needs nothing more; whether it was in hand.
+    pub(super) fn settle(&mut self, work: &Work) -> bool {
+        let was_there = self.of(work.cause).remove(&work.record.position());
         if was_there {
-            self.bytes -= record.as_bytes().len();
+            self.bytes -= work.record.as_bytes().len();
         }
         was_there
+    }
+
+    fn of(&mut self, cause: Cause) -> &mut BTreeSet<Position> {
+        match cause {
+            Cause::Live => &mut self.live,
+            Cause::Parked { .. } => &mut self.parked,
+            Cause::Replay => &mut self.replayed,
+        }
+    }
+
+    pub(super) fn has_parked(&self, position: Position) -> bool {
+        self.parked.contains(&position)
     }
 
     /// The first of what came up.
@@ -53,7 +53,7 @@ impl InHand {
     }
 
     pub(super) fn events(&self) -> usize {
-        self.live.len() + self.replayed.len()
+        self.live.len() + self.replayed.len() + self.parked.len()
     }
 
     /// Bytes of the events as the log stores them.

@@ -122,13 +122,6 @@ impl Lanes {
         }
     }
 
-    /// Takes out of a lane what waits in it and is not wanted any more.
-    pub(super) fn remove(&mut self, id: u64, is_unwanted: impl Fn(&Work) -> bool) {
-        if let Some(lane) = self.by_id.get_mut(&id) {
-            lane.queue.retain(|work| !is_unwanted(work));
-        }
-    }
-
     /// The lane may go on.
     pub(super) fn free(&mut self, id: u64) {
         let Some(lane) = self.by_id.get_mut(&id) else { return };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use quipu_types::{AggregateKey, Position, Timestamp, Uuid};
+use quipu_types::{AggregateKey, Position, Record, Timestamp, Uuid};
 
 use super::note::{Note, Noted};
 
@@ -122,9 +122,16 @@ impl Parked {
         (first < position).then_some(first)
     }
 
+    /// Whether it is parked and, with `in_order`, none of its aggregate is before it.
+    pub(super) fn is_next(&self, record: &Record, in_order: bool) -> bool {
+        let position = record.position();
+        self.events.contains_key(&position)
+            && !(in_order && self.ahead_of(&record.aggregate(), position).is_some())
+    }
+
     /// Takes those up to a position that are to be handled again, in order. With `in_order` those of
     /// the same aggregates that were parked before them come along.
-    pub(super) fn take_asked(&mut self, upto: Position, in_order: bool) -> Vec<ParkedEvent> {
+    pub(super) fn take_asked(&mut self, upto: Position, in_order: bool) -> BTreeSet<Position> {
         let later = self.asked.split_off(&upto.next());
         let asked = std::mem::replace(&mut self.asked, later);
         let mut wanted = asked.clone();
@@ -134,7 +141,7 @@ impl Parked {
                 wanted.extend(same.take_while(|position| **position <= event.position));
             }
         }
-        wanted.iter().filter_map(|position| self.events.get(position)).cloned().collect()
+        wanted
     }
 }
 
@@ -165,10 +172,6 @@ mod tests {
 
     fn park(parked: &mut Parked, position: u64, id: &str) {
         note(parked, parked_note(position, id));
-    }
-
-    fn positions(events: &[ParkedEvent]) -> Vec<u64> {
-        events.iter().map(|event| event.position.0).collect()
     }
 
     #[test]
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn those_before_it_come_along_where_the_order_counts() {
-        for (in_order, expected) in [(false, vec![7]), (true, vec![3, 7])] {
+        for (in_order, expected) in [(false, &[7][..]), (true, &[3, 7])] {
             let mut parked = Parked::default();
             for (position, id) in [(3, "a"), (4, "b"), (7, "a"), (8, "a")] {
                 park(&mut parked, position, id);
@@ -215,7 +218,8 @@ mod tests {
                 note(&mut parked, Note::ParkedReplayAsked { position: Position(position) });
             }
             assert!(parked.take_asked(Position(6), in_order).is_empty(), "it comes later");
-            assert_eq!(positions(&parked.take_asked(Position(7), in_order)), expected);
+            let taken = parked.take_asked(Position(7), in_order);
+            assert!(taken.iter().map(|position| position.0).eq(expected.iter().copied()));
             assert!(parked.take_asked(Position(7), in_order).is_empty() && parked.len() == 4);
         }
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_timer::Delay;
-use quipu_types::{Append, AppendError, Position, ReadError, Record};
+use quipu_types::{Append, AppendError, ReadError};
 
 use super::calls::Attempted;
-use super::lanes::Work;
+use super::lanes::{Cause, Work};
 use super::note::{Note, Noted, stream_of};
+use super::parked::ParkedEvent;
 use super::shared::{BusShared, HandlerShared, record_at};
-use crate::store::EventStore;
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -32,8 +32,8 @@ pub(super) enum Step {
         is_end: bool,
         stored: Result<bool, AppendError>,
     },
-    /// Parked events that are to be handled again.
-    Loaded(Result<Vec<Work>, ReadError>),
+    /// A parked event that is to be handled again.
+    Loaded(Result<Work, ReadError>),
 }
 
 /// Stores a note, however long the log cannot; `false` if the handler stops before it could.
@@ -59,15 +59,13 @@ pub(super) async fn noted(
     }
 }
 
-/// Reads an event, however long the log cannot.
-pub(super) async fn loaded(
-    store: &dyn EventStore,
-    position: Position,
-) -> Result<Record, ReadError> {
+/// Reads a parked event, however long the log cannot.
+pub(super) async fn loaded(bus: Arc<BusShared>, event: ParkedEvent) -> Result<Work, ReadError> {
+    let ParkedEvent { position, attempts, .. } = event;
     loop {
-        match record_at(store, position).await {
+        match record_at(&*bus.store, position).await {
             Err(error) if error.is_retryable() => Delay::new(RETRY_PAUSE).await,
-            read => return read,
+            read => return Ok(Work::new(read?, Cause::Parked { attempts })),
         }
     }
 }
