@@ -468,6 +468,7 @@ fn whoever_asks_for_a_bus_that_has_just_begun_is_answered() {
 }
 
 /// The record was stored and not counted: the next one met it, and the bus believed itself lost.
+/// And its place was past the end that the log had when the bus was opened.
 #[test]
 fn a_subscription_that_is_given_up_while_it_is_saved_leaves_its_name_and_the_bus() {
     block_on(async {
@@ -484,12 +485,15 @@ fn a_subscription_that_is_given_up_while_it_is_saved_leaves_its_name_and_the_bus
         };
         *store.happens.lock() = Some(never.boxed());
         let book = Book::default();
-        let subscribing = bus.subscribe(Handler::new("h"), book.writer());
-        drop(select(Box::pin(subscribing), Box::pin(stored.opened())).await);
-        bus.subscribe(Handler::new("other"), book.writer()).await.unwrap();
-        bus.subscribe(Handler::new("h"), book.writer()).await.unwrap();
+        let handler = |name| Handler::new(name).begin(Begin::End);
         log.store(&[("a", "Begun")]).await;
+        let subscribing = bus.subscribe(handler("h"), book.writer());
+        drop(select(Box::pin(subscribing), Box::pin(stored.opened())).await);
+        bus.subscribe(handler("other"), book.writer()).await.unwrap();
+        bus.subscribe(handler("h"), book.writer()).await.unwrap();
+        let at = log.store(&[("b", "Begun")]).await[0];
         book.filled(2).await;
+        assert_eq!(book.positions(), [at, at]);
         bus.stop().await.unwrap();
     });
 }
@@ -545,6 +549,10 @@ fn places_that_cannot_be_are_refused_with_what_was_found() {
         put_places(&log, place(log.store.log_id(), 1_000)).await;
         let bus = log.bus().await;
         let book = Book::default();
+        let past = bus.subscribe(Handler::new("h"), book.writer()).await.unwrap_err();
+        assert!(matches!(past, BusError::PastEnd { given: Position(1_000), .. }), "{past}");
+        // The log may have grown over it meanwhile: what it says was never seen.
+        log.fill(2_000, 1).await;
         let past = bus.subscribe(Handler::new("h"), book.writer()).await.unwrap_err();
         assert!(matches!(past, BusError::PastEnd { given: Position(1_000), .. }), "{past}");
         bus.subscribe(Handler::new("other"), book.writer()).await.unwrap();

@@ -83,8 +83,10 @@ pub struct EventBus {
     tasks: Mutex<Vec<Task<()>>>,
     saver: Mutex<Option<Task<()>>>,
     workers: Workers,
-    /// The last position when the bus was opened.
+    /// The last position when the bus was opened, and the handlers whose places were past it. What
+    /// this run saves later cannot be.
     end: Position,
+    past_end: Vec<String>,
     _claim: Option<Claim>,
 }
 
@@ -110,10 +112,13 @@ impl EventBus {
             problem: Mutex::default(),
         });
         let end = end.max(shared.end().await?);
+        let handlers = shared.places.last().await.handlers.into_iter();
+        let past_end = handlers.filter(|(_, place)| place.position > end).map(|(name, _)| name);
+        let past_end = past_end.collect();
         let listening = listen(Arc::clone(&shared), since);
         let (tasks, saver) = (workers.spawn(listening), workers.spawn(save(Arc::clone(&shared))));
         let (tasks, saver) = (Mutex::new(vec![tasks]), Mutex::new(Some(saver)));
-        Ok(Self { shared, tasks, saver, workers, end, _claim: claim })
+        Ok(Self { shared, tasks, saver, workers, end, past_end, _claim: claim })
     }
 
     /// Appends events. When it answers they are durable and visible; handlers come to them by
@@ -238,7 +243,7 @@ impl EventBus {
             Some(place) if place.subject != given => {
                 Err(BusError::OtherSubject { handler, saved: place.subject.clone(), given })
             }
-            Some(place) if place.position > self.end => {
+            Some(place) if self.past_end.contains(&handler) => {
                 Err(BusError::PastEnd { handler, given: place.position, end: self.end })
             }
             Some(place) => Ok(place.position),
