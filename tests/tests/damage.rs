@@ -600,14 +600,15 @@ fn a_new_copy_stays_however_many_are_of_later_epochs() {
 
 #[test]
 fn without_space_to_clear_what_a_crash_has_left_the_log_is_read() {
+    type Tear = fn(&Folder<'_>, usize);
     let clean = *Folder(filled().path()).groups(3).last().unwrap();
-    let tear: [(&str, fn(&Folder<'_>, usize)); 2] = [
+    let tears: [(&str, Tear); 2] = [
         ("cut a torn tail", |folder, end| {
             change(&folder.segment(3), |bytes| bytes[end..end + 8_192].fill(0x55));
         }),
         ("clear a torn header", |folder, _| write(&folder.segment(4), [0x55; 8_192])),
     ];
-    for (action, tear) in tear {
+    for (action, tear) in tears {
         let folder = filled();
         tear(&Folder(folder.path()), range(&clean).end);
         let before = segments_of(folder.path());

@@ -178,7 +178,7 @@ fn a_segment_that_is_activated_between_two_looks_at_it_is_no_damage() {
 fn a_next_file_that_goes_between_two_looks_at_it_is_not_there() {
     let (disk, active) = filled();
     let spare = segment_name(active + 1);
-    disk.put(&spare, &[0; 32 * 1024]);
+    disk.put(&spare, &vec![0; 32 * 1024]);
     let remove = |disk: MemoryDisk| -> Before {
         let spare = spare.clone();
         Arc::new(move |look, file| {
