@@ -335,6 +335,8 @@ fn later_events_of_the_aggregate_are_parked_behind_it_and_replayed_in_order() {
             notes.replay_parked(Position(at[4])).await.unwrap();
             let again = async || notes.parked().await.unwrap();
             until(async || again().await[0].attempts == 3).await;
+            // Long enough to try those that were read meanwhile.
+            Delay::new(Duration::from_millis(200)).await;
             let attempts: Vec<u32> = again().await.iter().map(|event| event.attempts).collect();
             assert_eq!(attempts, [3, 0, 0]);
 

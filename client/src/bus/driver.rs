@@ -441,8 +441,8 @@ impl Driver {
         self.steps.push(noting.map(move |stored| Step::Noted { work, stored }).boxed());
     }
 
-    /// Parked events that somebody wants to be handled again are read, one after the other, as there
-    /// is room. Not before they were pulled past: what comes a second time comes before them.
+    /// Parked events that somebody wants to be handled again are read, one after the other, as
+    /// there is room. Not before they were pulled past: what comes a second time comes before them.
     fn load_asked(&mut self) {
         if self.is_loading || self.is_full() {
             return;

@@ -129,8 +129,8 @@ impl Parked {
             && !(in_order && self.ahead_of(&record.aggregate(), position).is_some())
     }
 
-    /// Takes those up to a position that are to be handled again, in order. With `in_order` those of
-    /// the same aggregates that were parked before them come along.
+    /// Takes those up to a position that are to be handled again. With `in_order` those of the same
+    /// aggregates that were parked before them come along.
     pub(super) fn take_asked(&mut self, upto: Position, in_order: bool) -> BTreeSet<Position> {
         let later = self.asked.split_off(&upto.next());
         let asked = std::mem::replace(&mut self.asked, later);
