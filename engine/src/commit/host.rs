@@ -6,7 +6,7 @@ use std::task::Waker;
 /// Calls it. One that panics must not take the log's thread with it, nor who is called next.
 pub(crate) fn call_host(call: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(call)).is_err() {
-        tracing::error!("a caller panicked when it was told what became of its append");
+        tracing::error!("a host's waker, or what hears an answer, panicked");
     }
 }
 
