@@ -1,4 +1,5 @@
-//! A disk that fails on command: a real folder whose n-th call of a kind fails, or waits.
+//! A disk that fails on command: its n-th call of a kind fails, or waits, or somebody changes what
+//! is there before it is looked at.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -9,8 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quipu_engine::storage::{
-    DiskStorage, FileEntry, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage,
-    StorageFile,
+    FileEntry, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage, StorageFile,
 };
 
 use crate::patience::PATIENCE;
@@ -60,6 +60,15 @@ impl Fault {
     }
 }
 
+/// How a file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    Open,
+    Read,
+}
+
+type BeforeLook = Arc<dyn Fn(Look, &str) + Send + Sync>;
+
 /// The switchboard of a [`FaultyDisk`]. Calls are counted from the moment a fault is set.
 #[derive(Default)]
 pub struct Faults {
@@ -72,6 +81,7 @@ struct State {
     rules: HashMap<Operation, Rule>,
     /// Places of files, by name, that cannot be read.
     unreadable: Vec<(String, Range<u64>)>,
+    before_look: Option<BeforeLook>,
     paused: bool,
     waiting: usize,
 }
@@ -108,6 +118,18 @@ impl Faults {
     /// Reads that touch this place of a file fail, as they do at a bad sector.
     pub fn make_unreadable(&self, name: &str, place: Range<u64>) {
         self.state.lock().unreadable.push((name.to_owned(), place));
+    }
+
+    /// Done before each look at a file, by its name, as by a writer that overtakes a reader.
+    pub fn before_each_look(&self, act: impl Fn(Look, &str) + Send + Sync + 'static) {
+        self.state.lock().before_look = Some(Arc::new(act));
+    }
+
+    fn look(&self, look: Look, name: &str) {
+        let act = self.state.lock().before_look.clone();
+        if let Some(act) = act {
+            act(look, name);
+        }
     }
 
     fn check_readable(&self, name: &str, offset: u64, bytes: usize) -> io::Result<()> {
@@ -177,16 +199,16 @@ thread_local! {
     static SUBMITTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A [`DiskStorage`] behind a switchboard.
+/// A disk behind a switchboard.
 pub struct FaultyDisk {
-    disk: DiskStorage,
+    disk: Box<dyn Storage>,
     faults: Arc<Faults>,
 }
 
 impl FaultyDisk {
     #[must_use]
-    pub fn new(disk: DiskStorage, faults: Arc<Faults>) -> Self {
-        Self { disk, faults }
+    pub fn new(disk: impl Storage + 'static, faults: Arc<Faults>) -> Self {
+        Self { disk: Box::new(disk), faults }
     }
 
     fn wrap(&self, name: &str, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
@@ -208,6 +230,7 @@ impl Storage for FaultyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.faults.look(Look::Open, name);
         Ok(self.wrap(name, self.disk.open(name)?))
     }
 
@@ -283,6 +306,7 @@ impl StorageFile for FaultyFile {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.faults.look(Look::Read, &self.name);
         self.faults.check_readable(&self.name, offset, buffer.len())?;
         self.file.read(offset, buffer)
     }
