@@ -1,8 +1,5 @@
 //! A server under load that is killed, stopped for a while, and killed again while it starts; and
 //! a client that is killed.
-#![expect(clippy::disallowed_methods, reason = "it says how long it took")]
-
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -16,7 +13,6 @@ const A_LOG: u64 = 10;
 
 /// Kills the server so many times.
 pub fn run(setup: &Setup, kills: u64, seed: u64) -> Result<Tally> {
-    let start = Instant::now();
     let mut tally = Tally::new("kills");
     while tally.runs < kills {
         let seed = seed + tally.runs;
@@ -31,11 +27,8 @@ pub fn run(setup: &Setup, kills: u64, seed: u64) -> Result<Tally> {
                 return Err(site.keep(&History::default(), error));
             }
         }
-        tally.served_after = tally.served_after.max(site.served_after);
-        let (checked, _) = site.close()?;
-        tally.checked.add(&checked);
+        tally.close(site)?;
         tally.runs += due;
-        tally.took = start.elapsed();
     }
     Ok(tally)
 }
@@ -66,7 +59,7 @@ pub fn kill(site: &mut Site) -> Result<()> {
     site.kill()?;
     if site.rng.u8(..5) == 0 {
         let mut opening = site.command.begin()?;
-        std::thread::sleep(Duration::from_micros(site.rng.u64(..40_000)));
+        site.wait_while_it_opens();
         opening.kill()?;
     }
     site.start()?;

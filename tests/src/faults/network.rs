@@ -89,8 +89,8 @@ pub fn run(setup: &Setup, time: Duration, seed: u64) -> Result<Tally> {
             }
             tally.runs += 1;
         }
-        close(site, &mut tally)?;
-        tally.took = start.elapsed();
+        look_at_memory(&mut site, &mut tally)?;
+        tally.close(site)?;
     }
     Ok(tally)
 }
@@ -115,18 +115,10 @@ pub fn run_between_hosts(setup: &Setup, time: Duration, seed: u64) -> Result<Tal
             }
             tally.runs += 1;
         }
-        close(site, &mut tally)?;
-        tally.took = start.elapsed();
+        look_at_memory(&mut site, &mut tally)?;
+        tally.close(site)?;
     }
     Ok(tally)
-}
-
-fn close(mut site: Site, tally: &mut Tally) -> Result<()> {
-    look_at_memory(&mut site, tally)?;
-    tally.served_after = tally.served_after.max(site.served_after);
-    let (checked, _) = site.close()?;
-    tally.checked.add(&checked);
-    Ok(())
 }
 
 fn pull_the_cable(site: &mut Site, namespace: &Namespace) -> Result<()> {

@@ -1,8 +1,5 @@
 //! The power of a file system goes off under a server: what was acknowledged is there when it is
 //! back. The clients, who are elsewhere, know what was acknowledged.
-#![expect(clippy::disallowed_methods, reason = "it says how long it took")]
-
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -17,7 +14,6 @@ const DISK_BYTES: u64 = 1 << 30;
 
 /// Cuts the power so many times.
 pub fn run(setup: &Setup, kind: FileSystem, cuts: u64, seed: u64) -> Result<Tally> {
-    let start = Instant::now();
     let mut tally = Tally::new(&format!("power cuts, {kind}"));
     while tally.runs < cuts {
         let seed = seed + tally.runs;
@@ -31,11 +27,8 @@ pub fn run(setup: &Setup, kind: FileSystem, cuts: u64, seed: u64) -> Result<Tall
                 return Err(site.keep(&History::default(), error));
             }
         }
-        tally.served_after = tally.served_after.max(site.served_after);
-        let (checked, _) = site.close()?;
-        tally.checked.add(&checked);
+        tally.close(site)?;
         tally.runs += due;
-        tally.took = start.elapsed();
     }
     Ok(tally)
 }
@@ -49,7 +42,7 @@ pub fn cut(site: &mut Site) -> Result<()> {
     site.loop_disk()?.mount_again()?;
     if site.rng.u8(..5) == 0 {
         let mut opening = site.command.begin()?;
-        std::thread::sleep(Duration::from_micros(site.rng.u64(..40_000)));
+        site.wait_while_it_opens();
         site.loop_disk()?.cut_power()?;
         opening.kill()?;
         site.loop_disk()?.mount_again()?;

@@ -180,6 +180,11 @@ impl Site {
         std::thread::sleep(Duration::from_millis(self.rng.u64(milliseconds)));
     }
 
+    /// Lets a server that was just begun come some way into opening its log.
+    pub fn wait_while_it_opens(&mut self) {
+        std::thread::sleep(Duration::from_micros(self.rng.u64(..40_000)));
+    }
+
     /// From now on nothing is wrong any more; starting a server says so, too.
     pub fn heal(&mut self) {
         self.healed = Instant::now();

@@ -98,10 +98,7 @@ pub fn run(setup: &Setup, time: Duration, every: Duration, seed: u64) -> Result<
             tally.runs += 1;
         }
         let whole = calms.len() == faults(has_disk).count();
-        tally.served_after = tally.served_after.max(site.served_after);
-        let (checked, history) = site.close()?;
-        tally.checked.add(&checked);
-        tally.took = start.elapsed();
+        let history = tally.close(site)?;
         let level = say(&calms, &history, start);
         levels.extend(level.filter(|_| whole));
     }

@@ -1,17 +1,23 @@
 //! What a run of one kind of fault came to, as a line of a table.
+#![expect(clippy::disallowed_methods, reason = "it says how long it took")]
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
+
+use super::site::Site;
 use crate::history::checker::Checked;
+use crate::history::journal::History;
 
 /// What was done, and checked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tally {
     pub what: String,
     /// How many faults there were.
     pub runs: u64,
     pub checked: Checked,
+    began: Instant,
     pub took: Duration,
     /// The longest that it took until an append was answered after a fault.
     pub served_after: Duration,
@@ -21,7 +27,24 @@ pub struct Tally {
 
 impl Tally {
     pub fn new(what: &str) -> Self {
-        Self { what: what.to_owned(), ..Self::default() }
+        Self {
+            what: what.to_owned(),
+            runs: 0,
+            checked: Checked::default(),
+            began: Instant::now(),
+            took: Duration::ZERO,
+            served_after: Duration::ZERO,
+            resident_bytes: 0,
+        }
+    }
+
+    /// Closes a site when all its faults are over, and counts what it came to.
+    pub fn close(&mut self, site: Site) -> Result<History> {
+        self.served_after = self.served_after.max(site.served_after);
+        let (checked, history) = site.close()?;
+        self.checked.add(&checked);
+        self.took = self.began.elapsed();
+        Ok(history)
     }
 
     pub fn header() -> &'static str {
