@@ -9,6 +9,7 @@ pub mod commit;
 pub mod error;
 pub mod format;
 pub mod histogram;
+mod host;
 pub mod index;
 pub mod log;
 pub mod options;

@@ -16,12 +16,12 @@ use quipu_types::{
 
 use crate::bug::{Bug, seeded};
 use crate::commit::committer::Committer;
-use crate::commit::host::wake_all;
 use crate::commit::inbox::{Admission, Submission};
 use crate::commit::outcome::{Admitted, Reply};
 use crate::commit::prepared::{Origin, PreparedAppend};
 use crate::commit::sequencer::{Sequencer, Step};
 use crate::error::OpenError;
+use crate::host::wake_all;
 use crate::options::LogOptions;
 use crate::read::cursor::{Cursor, PageLimits};
 use crate::read::subscription::Subscription;

@@ -11,6 +11,7 @@ use crate::clock::{Clock, Entropy};
 use crate::commit::inbox::Inbox;
 use crate::commit::watermark::CommitWatermark;
 use crate::histogram::{Distribution, Histogram};
+use crate::host::tell;
 use crate::index::indexer::IndexQueue;
 use crate::index::keys::KeyHasher;
 use crate::index::sealed::{Sealed, SealedSet};
@@ -257,7 +258,7 @@ impl Shared {
     pub fn note_damage(&self, damage: &Corruption) {
         let mut found = self.found_damage.lock();
         if found.is_none() {
-            tracing::error!(%damage, "a read has met damage");
+            tell!(error, %damage, "a read has met damage");
             *found = Some(damage.clone());
         }
     }

@@ -7,6 +7,7 @@ pub mod faults;
 pub mod faulty_disk;
 pub mod filled_log;
 pub mod history;
+pub mod host_log;
 pub mod memory_disk;
 pub mod mount;
 pub mod patience;

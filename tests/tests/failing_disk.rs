@@ -1,4 +1,5 @@
-//! A disk that fails: what is answered, what still works, and what a new opening finds.
+//! A disk that fails: what is answered, what still works, and what a new opening finds; and all of
+//! it where the host's log panics, for it is often on the same disk.
 #![expect(clippy::unwrap_used, reason = "a failure is a panic with its reason")]
 
 use std::io::ErrorKind;
@@ -15,6 +16,7 @@ use quipu_client::{Embedded, EventStore, LogState, OpenError, Options};
 use quipu_engine::{Access, Clock, DiskStorage, Environment, System};
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
+use quipu_tests::host_log;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, ReadRequest, Record, SubscribeRequest,
     Timestamp,
@@ -131,6 +133,7 @@ fn try_open(
     faults: &Arc<Faults>,
     clock: &Arc<CountingClock>,
 ) -> Result<Embedded, OpenError> {
+    host_log::panics();
     let disk = DiskStorage::open(folder, Access::ReadWrite, options.backend, options.mapping);
     let storage = FaultyDisk::new(disk.unwrap(), Arc::clone(faults));
     let clock: Arc<dyn Clock> = Arc::clone(clock) as Arc<dyn Clock>;

@@ -17,6 +17,7 @@ mod session;
 mod signals;
 mod store_args;
 mod table;
+mod temporary_log;
 mod units;
 mod wait;
 
@@ -54,5 +55,7 @@ fn main() -> ExitCode {
 /// Events of the libraries go to standard error.
 fn start_logging(filter: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // What cannot be written is left out: to complain of it on standard error panics.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    log.with_env_filter(filter).with_writer(std::io::stderr).init();
 }

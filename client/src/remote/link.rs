@@ -1,5 +1,6 @@
 //! Keeps a connection: connects again when it is lost, and ends only for good reasons.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,17 +41,23 @@ impl Drop for Ended {
     }
 }
 
+/// What a host does with messages is its own code: one that panics, as the usual one does where
+/// standard error cannot be written, must not take the connection along.
+fn tell(message: impl FnOnce()) {
+    catch_unwind(AssertUnwindSafe(message)).ok();
+}
+
 async fn keep_connected(shared: &Shared, first: Connection) -> Ending {
     let mut connection = first;
     loop {
         let problem = session::run(shared, connection).await;
-        tracing::warn!(server = %shared.address, %problem, "connection lost");
+        tell(|| tracing::warn!(server = %shared.address, %problem, "connection lost"));
         shared.lost(problem);
         connection = match reconnect(shared).await {
             Ok(connection) => connection,
             Err(ending) => return ending,
         };
-        tracing::info!(server = %shared.address, "connected again");
+        tell(|| tracing::info!(server = %shared.address, "connected again"));
     }
 }
 
@@ -63,7 +70,8 @@ async fn reconnect(shared: &Shared) -> Result<Connection, Ending> {
         match connect(&shared.address, &shared.options, Some(shared.log_id)).await {
             Ok(connection) => return Ok(connection),
             Err(ConnectError::OtherLog { expected, actual, .. }) => {
-                tracing::error!(server = %shared.address, %expected, %actual, "another log");
+                let server = &shared.address;
+                tell(|| tracing::error!(%server, %expected, %actual, "another log"));
                 return Err(Ending::OtherLog { expected, actual });
             }
             Err(error) if error.is_retryable() => shared.set_problem(error.to_string()),

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::host::{call_host, wake_all};
 use super::preparer::PrepareJob;
 use super::sequencer::{Sequencer, Step};
+use crate::host::{call_host, tell, wake_all};
 use crate::index::indexer::{Indexer, Next};
 use crate::shared::Shared;
 
@@ -82,14 +82,14 @@ impl Committer {
             return join();
         }
         if let Err(error) = Builder::new().name("quipu-close".to_owned()).spawn(join) {
-            tracing::error!(%error, "cannot wait for the end of the log: it stays locked");
+            tell!(error, %error, "cannot wait for the end of the log: it stays locked");
         }
     }
 
     fn wait(self) {
         for thread in self.threads {
             if thread.join().is_err() {
-                tracing::error!("a thread of the log has panicked");
+                tell!(error, "a thread of the log has panicked");
             }
         }
     }
@@ -170,7 +170,7 @@ fn index_loop(log: &Arc<Shared>) {
 /// on.
 fn or_anew(log: &Arc<Shared>, indexer: &mut Indexer, work: impl FnOnce(&mut Indexer)) {
     if catch_unwind(AssertUnwindSafe(|| work(indexer))).is_err() {
-        tracing::error!("the indexer panicked: this is a bug in Quipu");
+        tell!(error, "the indexer panicked: this is a bug in Quipu");
         *indexer = Indexer::new(Arc::clone(log));
     }
 }

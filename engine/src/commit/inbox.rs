@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use quipu_types::AppendError;
 
-use super::host::wake_all;
 use super::outcome::Reply;
 use super::prepared::PreparedAppend;
 use super::preparer::Prepared;
+use crate::host::wake_all;
 use crate::storage::CompletionSink;
 use crate::sync::{Condvar, Mutex};
 

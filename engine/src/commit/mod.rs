@@ -4,7 +4,6 @@
 
 pub mod committer;
 pub mod head;
-pub(crate) mod host;
 pub mod inbox;
 pub mod outcome;
 pub mod placed;

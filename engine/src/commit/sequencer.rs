@@ -22,6 +22,7 @@ use super::preparer::{PrepareJob, Spare};
 use crate::bug::{Bug, seeded};
 use crate::format::block_ceil;
 use crate::format::group::{GROUP_HEADER_BYTES, GroupBuilder, GroupHeader, GroupKind};
+use crate::host::tell;
 use crate::index::generation::Generation;
 use crate::index::indexer::IndexWork;
 use crate::index::known::Known;
@@ -449,7 +450,7 @@ impl Sequencer {
 
     /// From here on invariant 4 holds: nothing is written or acknowledged any more.
     pub(super) fn fail(&mut self, reason: &str) {
-        tracing::error!(reason, "the log has failed; it is read-only until opened again");
+        tell!(error, reason, "the log has failed; it is read-only until opened again");
         self.log.set_state(LogState::Failed(reason.to_owned()));
         self.failed.get_or_insert_with(|| reason.to_owned());
     }

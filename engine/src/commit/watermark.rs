@@ -3,7 +3,7 @@
 use event_listener::{Event, EventListener};
 use quipu_types::Position;
 
-use super::host::call_host;
+use crate::host::call_host;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Durable and visible up to here.

@@ -24,6 +24,7 @@ use super::tiers::{merged_for_a_record, to_merge};
 use crate::commit::placed::Placed;
 use crate::format::group::{GROUP_HEADER_BYTES, GroupHeader};
 use crate::format::run_file::Span;
+use crate::host::tell;
 use crate::segment::Segment;
 use crate::shared::Shared;
 
@@ -233,7 +234,7 @@ impl Indexer {
                 segment.become_sealed(made);
             }
             Err(error) => {
-                tracing::error!(segment = header.number, %error, "cannot index a sealed segment");
+                tell!(error, segment = header.number, %error, "cannot index a sealed segment");
             }
         }
     }
@@ -256,7 +257,7 @@ impl Indexer {
                 }
                 Err(error) => {
                     let segment = span.first_segment;
-                    tracing::warn!(segment, %error, "cannot write a run: it stays in memory");
+                    tell!(warn, segment, %error, "cannot write a run: it stays in memory");
                     return;
                 }
             }
@@ -346,7 +347,7 @@ impl Indexer {
     }
 
     fn merge_failed(&self, error: &MergeError) {
-        tracing::warn!(%error, "runs cannot be merged now: they stay as they are");
+        tell!(warn, %error, "runs cannot be merged now: they stay as they are");
         if let MergeError::Unreadable(run, error) = error {
             report_damage(&self.log, run, error);
         }
@@ -357,7 +358,7 @@ impl Indexer {
         for run in self.log.sealed.snapshot().runs().filter(|run| run.is_damaged()) {
             if let Err(error) = self.make_again(run) {
                 let run = run.name();
-                tracing::error!(run, %error, "a damaged run cannot be made again now");
+                tell!(error, run, %error, "a damaged run cannot be made again now");
             }
         }
     }
@@ -399,7 +400,7 @@ impl Indexer {
     /// A file that stays is not taken at the next start, and removed there.
     fn remove_file(&self, name: &str) {
         if let Err(error) = self.log.env.storage.remove(name) {
-            tracing::debug!(name, %error, "the next start removes it");
+            tell!(debug, name, %error, "the next start removes it");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::commit::prepared::{PreparedAggregate, PreparedAppend, PreparedRecord}
 use crate::format::index_file::IndexFile;
 use crate::format::index_header::IndexFault;
 use crate::format::run_file::Span;
+use crate::host::tell;
 use crate::index::indexer::IndexWork;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -162,7 +163,7 @@ impl Known {
 /// Lets the indexer make a damaged run again.
 pub(crate) fn report_damage(log: &Shared, run: &Arc<Run>, error: &RunError) {
     if run.note_damage() {
-        tracing::error!(run = run.name(), %error, "a damaged run is made again");
+        tell!(error, run = run.name(), %error, "a damaged run is made again");
         log.index_queue.push(IndexWork::Tidy);
     }
 }

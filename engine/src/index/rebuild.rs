@@ -7,6 +7,7 @@ use super::keys::KeyHasher;
 use crate::format::index_file::IndexFile;
 use crate::format::index_header::IndexFault;
 use crate::format::segment_header::SegmentHeader;
+use crate::host::tell;
 use crate::segment::Segment;
 use crate::segment::scanner::{ScanEnd, Scanner, Source};
 use crate::shared::Shared;
@@ -71,7 +72,7 @@ pub fn unindexable(header: &SegmentHeader, fault: IndexFault) -> Corruption {
 pub fn save(storage: &dyn Storage, number: u64, index: &IndexFile) -> bool {
     let saved = storage.write_atomic(&index_name(number), index.as_bytes());
     if let Err(error) = &saved {
-        tracing::warn!(segment = number, %error, "cannot save an index file");
+        tell!(warn, segment = number, %error, "cannot save an index file");
     }
     saved.is_ok()
 }

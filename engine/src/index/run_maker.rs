@@ -13,6 +13,7 @@ use super::run_writer::write_generation;
 use super::sealed::FilterBits;
 use super::tiers::to_merge;
 use crate::format::run_file::Span;
+use crate::host::tell;
 use crate::options::LogOptions;
 use crate::storage::Storage;
 
@@ -47,7 +48,7 @@ impl RunMaker {
         let run = write_generation(&self.storage, self.log_id, generation, span, bits)?;
         self.runs.push(Arc::new(run));
         if let Err(error) = self.merge_all(others) {
-            tracing::warn!(%error, "runs cannot be merged now: they stay as they are");
+            tell!(warn, %error, "runs cannot be merged now: they stay as they are");
         }
         Ok(())
     }
@@ -102,7 +103,7 @@ impl RunMaker {
     fn remove(&self, run: &Run) {
         let name = run.name();
         if let Err(error) = self.storage.remove(&name) {
-            tracing::debug!(name, %error, "the next start removes it");
+            tell!(debug, name, %error, "the next start removes it");
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::format::run_file::{
 use crate::format::segment_set::SegmentSet;
 use crate::format::sum::RunningSum;
 use crate::format::{BLOCK_BYTES, BlockBuffer, block_ceil};
+use crate::host::tell;
 use crate::storage::{Storage, StorageFile, run_name, temporary_name};
 
 /// Written at once; while it is, the log's own groups wait no longer than for one of their own.
@@ -205,7 +206,7 @@ impl Drop for RunWriter {
         if !self.is_finished
             && let Err(error) = self.storage.remove(&name)
         {
-            tracing::debug!(name, %error, "left for the next start to remove");
+            tell!(debug, name, %error, "left for the next start to remove");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::format::group::GroupHeader;
 use crate::format::index_file::IndexFile;
 use crate::format::index_header::{INDEX_HEADER_BYTES, IndexFault, IndexHeader};
 use crate::format::segment_header::SegmentHeader;
+use crate::host::tell;
 use crate::storage::{ReadOrder, Storage, StorageFile, index_name};
 
 /// Where a sealed segment's index is, and the index itself once somebody has needed it.
@@ -209,7 +210,7 @@ impl SealedIndex {
 
     fn build(&self, problem: &str) -> Result<Taken, RebuildError> {
         let number = self.header.number;
-        tracing::warn!(segment = number, problem, "building an index again");
+        tell!(warn, segment = number, problem, "building an index again");
         let hasher = KeyHasher::new(self.header.log_id);
         let built = rebuild::build(&*self.storage, hasher, &self.header)?;
         // A map of what was saved costs no memory. It is checked whole: `ask` must come to an end.

@@ -17,6 +17,7 @@ use crate::error::OpenError;
 use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, is_zero, zeroed_blocks};
+use crate::host::tell;
 use crate::index::sealed_index::SealedIndex;
 use crate::segment::scanner::{ScanEnd, ScanPoint, Scanner, Source};
 use crate::segment::{Segment, WholeGroup};
@@ -286,6 +287,6 @@ fn proven_by(group: &GroupHeader) -> u64 {
 /// Whoever follows the log is told, behind the last of what is shown.
 fn damaged(log: &Shared, mut damage: Corruption) {
     damage.first = damage.first.max(log.watermark.current().next());
-    tracing::error!(%damage, "what another process writes is damaged");
+    tell!(error, %damage, "what another process writes is damaged");
     log.set_state(LogState::Damaged(damage));
 }

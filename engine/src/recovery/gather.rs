@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::chain::Placed;
 use crate::bug::{Bug, seeded};
 use crate::format::run_file::{RunFault, Span};
+use crate::host::tell;
 use crate::index::generation::Generation;
 use crate::index::keys::KeyHasher;
 use crate::index::rebuild::RebuildError;
@@ -105,7 +106,7 @@ impl Gathering {
         found.into_iter().rev().find_map(|found| match self.open_run(found, segments, at) {
             Ok(run) => Some(run),
             Err(error) => {
-                tracing::info!(run = run_name(found.0, found.1), %error, "a run is of no use");
+                tell!(info, run = run_name(found.0, found.1), %error, "a run is of no use");
                 None
             }
         })
@@ -132,7 +133,7 @@ impl Gathering {
     fn make(&mut self, generation: Generation, span: Span) {
         if let Err(error) = self.maker.push(&generation, span, self.set.filter_bytes(&[])) {
             let segment = span.first_segment;
-            tracing::warn!(segment, %error, "cannot write a run: it stays in memory");
+            tell!(warn, segment, %error, "cannot write a run: it stays in memory");
             self.take_made();
             self.set.push(Part::Waiting(Arc::new(Waiting { span, generation })));
         }

@@ -25,6 +25,7 @@ use crate::format::group::{GroupHeader, GroupKind};
 use crate::format::run_file::Span;
 use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, IN_FLIGHT_BYTES_MAX};
+use crate::host::tell;
 use crate::index::generation::Generation;
 use crate::index::indexer::IndexWork;
 use crate::index::keys::KeyHasher;
@@ -306,7 +307,7 @@ impl Opening {
             if let Err(error) = self.env.storage.remove(&name)
                 && error.kind() != ErrorKind::NotFound
             {
-                tracing::warn!(name, %error, "cannot remove a run that is of no use");
+                tell!(warn, name, %error, "cannot remove a run that is of no use");
             }
         }
         Ok(self.opened(segments, tail.next_position, LogState::Writable, Some((start, sealed))))
@@ -439,7 +440,7 @@ impl Opening {
         match index.look() {
             Ok(()) => Ok(Arc::new(Segment::sealed(last.header, index))),
             Err(RebuildError::Corruption(damage)) => {
-                tracing::error!(%damage, "cannot index a segment that was just scanned");
+                tell!(error, %damage, "cannot index a segment that was just scanned");
                 Ok(Arc::new(active))
             }
             Err(RebuildError::Io(error)) => {

@@ -16,6 +16,7 @@ use crate::format::segment_header::SegmentHeader;
 use crate::format::{
     BLOCK_BYTES, BlockBuffer, IN_FLIGHT_BYTES_MAX, block_ceil, is_zero, zeroed_blocks,
 };
+use crate::host::tell;
 use crate::options::LogOptions;
 use crate::shared::Environment;
 use crate::storage::{FileKind, ReadOrder, Storage, StorageFile, torn_name};
@@ -48,7 +49,7 @@ pub fn keep_copy(
         if let CopyName::New(name) = &name {
             storage.write_atomic(name, &copy[..read])?;
             if let Err(error) = prune_copies(storage, name) {
-                tracing::warn!(%error, "cannot remove old copies of torn tails");
+                tell!(warn, %error, "cannot remove old copies of torn tails");
             }
         }
         Ok(name.into_name())
@@ -56,7 +57,7 @@ pub fn keep_copy(
     match keep() {
         Ok(name) => Some(name),
         Err(error) => {
-            tracing::warn!(segment, %error, "cannot keep a copy of a torn tail");
+            tell!(warn, segment, %error, "cannot keep a copy of a torn tail");
             None
         }
     }

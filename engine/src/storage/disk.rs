@@ -24,6 +24,7 @@ use super::{
     FileEntry, FileKind, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage, StorageFile,
 };
 use crate::format::{BLOCK_BYTES, block_ceil, zeroed_blocks};
+use crate::host::tell;
 
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
@@ -229,7 +230,7 @@ impl Storage for DiskStorage {
         let told = file.set_len(0).and_then(|()| writeln!(file, "process {id} ({program})"));
         if let Err(error) = told {
             // A full disk has no room for a name; the lock is held all the same.
-            tracing::warn!(%error, "cannot write who holds the lock");
+            tell!(warn, %error, "cannot write who holds the lock");
         }
         Ok(Box::new(FolderLock(file)))
     }
@@ -338,7 +339,7 @@ impl Drop for FolderLock {
         // Closing is not enough: a process that another thread is just starting shares the
         // descriptor, and so the lock, until it has become its own program.
         if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
-            tracing::warn!(%error, "cannot unlock the folder");
+            tell!(warn, %error, "cannot unlock the folder");
         }
     }
 }

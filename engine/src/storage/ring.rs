@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::disk::short_write;
 use super::{Completion, GroupWrite, StorageFile};
+use crate::host::tell;
 
 /// More than are ever in flight.
 const ENTRIES: u32 = 64;
@@ -105,7 +106,7 @@ impl Ring {
         let mut in_flight = self.shared.in_flight.lock();
         while !in_flight.is_empty() {
             if let Err(error) = self.shared.ring.submit() {
-                tracing::debug!(%error, "the kernel does not take the ring's entries yet");
+                tell!(debug, %error, "the kernel does not take the ring's entries yet");
             }
             self.shared.ended.wait_for(&mut in_flight, TOLD_AGAIN_EVERY);
         }
@@ -138,7 +139,7 @@ impl Shared {
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => tracing::error!(%error, "cannot wait for the ring"),
+                Err(error) => tell!(error, %error, "cannot wait for the ring"),
             }
             // SAFETY: this thread alone takes completions out.
             let ended: Vec<(u64, i32)> = unsafe { self.ring.completion_shared() }
@@ -182,7 +183,7 @@ impl Drop for Ring {
             return;
         }
         if thread.join().is_err() {
-            tracing::error!("the thread of the ring has panicked");
+            tell!(error, "the thread of the ring has panicked");
         }
     }
 }
