@@ -6,7 +6,7 @@ use quipu_types::{Position, Record, Uuid};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A field's value has no JSON.
+    /// A field's value has no JSON, or none that could be read again.
     #[error("{event_type} cannot be written as JSON: {problem}")]
     NotJson {
         /// The event's type.

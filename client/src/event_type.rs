@@ -61,16 +61,13 @@ pub struct EncodedEvent {
 /// The event as the log stores it.
 ///
 /// # Errors
-/// That a field has no JSON.
+/// That a field has no JSON, or is nested too deep to be read again.
 pub fn encode_event<E: EventType>(event: &E) -> Result<EncodedEvent, EncodeError> {
-    let not_json = |error: serde_json::Error| EncodeError::NotJson {
-        event_type: E::NAME.to_owned(),
-        problem: error.to_string(),
-    };
+    let not_json = |problem| EncodeError::NotJson { event_type: E::NAME.to_owned(), problem };
     Ok(EncodedEvent {
         event_type: Cow::Borrowed(E::NAME),
         schema_version: E::schema_version(),
-        payload: serde_json::to_vec(event).map_err(not_json)?,
+        payload: unfit::to_vec(event).map_err(not_json)?,
     })
 }
 

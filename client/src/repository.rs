@@ -208,7 +208,7 @@ impl<S: EventStore + ?Sized, A: Aggregate> Repository<S, A> {
         if let Some(kept) = &self.kept
             && kept.snapshots.rule().is_due(known, reached)
         {
-            kept.snapshots.offer(key, || (kept.job)(key));
+            kept.snapshots.offer(key, reached, || (kept.job)(key));
         }
     }
 

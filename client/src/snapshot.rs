@@ -29,7 +29,8 @@ pub trait Snapshotted: Aggregate + Serialize + DeserializeOwned + 'static {
     const STATE_VERSION: u16 = 1;
 }
 
-/// Why a snapshot was not taken. The aggregate is as good as before, only slower to load.
+/// Why a snapshot was not taken. The aggregate is as good as before, only slower to load; where its
+/// state is one that cannot be kept, too large for an event perhaps, the next multiple tries again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
@@ -73,6 +74,17 @@ pub(crate) struct SnapshotCodec<A> {
     encode: fn(&A) -> Result<Box<RawValue>, serde_json::Error>,
     decode: fn(&str) -> Option<A>,
     state_version: u16,
+}
+
+impl SnapshotError {
+    /// Whether the same state would fail again.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::NameTooLong { .. } | Self::Encode(_) | Self::Panicked => true,
+            Self::Append(error) => matches!(error, AppendError::Invalid(_)),
+            Self::Load(_) => false,
+        }
+    }
 }
 
 impl<A: Snapshotted> Default for SnapshotCodec<A> {
@@ -128,6 +140,10 @@ impl<A: Aggregate> SnapshotCodec<A> {
         key: &AggregateKey,
         at: Option<At>,
     ) -> Option<Folded<A>> {
+        // Times say nothing of order: a state of a moment in time is folded from the events.
+        if matches!(at, Some(At::Timestamp(_) | At::Recorded(_))) {
+            return None;
+        }
         let request = ReadRequest {
             filter: Filter::aggregate(stream_of(key).ok()?),
             direction: Direction::Backward,
@@ -143,8 +159,7 @@ impl<A: Aggregate> SnapshotCodec<A> {
                 if page.is_empty() {
                     break;
                 }
-                let mut fitting = page.iter().filter_map(|record| self.read(key, record));
-                if let Some(folded) = fitting.find(|folded| was_there(folded, at)) {
+                if let Some(folded) = page.iter().find_map(|record| self.read(key, record, at)) {
                     return Some(folded);
                 }
             }
@@ -152,7 +167,7 @@ impl<A: Aggregate> SnapshotCodec<A> {
         None
     }
 
-    fn read(&self, key: &AggregateKey, record: &Record) -> Option<Folded<A>> {
+    fn read(&self, key: &AggregateKey, record: &Record, at: Option<At>) -> Option<Folded<A>> {
         if record.event_type() != TAKEN || record.schema_version() != self.state_version {
             return None;
         }
@@ -160,21 +175,15 @@ impl<A: Aggregate> SnapshotCodec<A> {
         let Taken { aggregate_type, aggregate_id, version, position, state } = taken;
         let is_of_it = AggregateKey { aggregate_type, aggregate_id } == *key;
         let was_before = version > Version::NONE && position < record.position();
-        if !is_of_it || !was_before {
+        let was_there = match at {
+            Some(At::Version(at)) => version <= at,
+            Some(At::Position(at)) => position <= at,
+            _ => true,
+        };
+        if !is_of_it || !was_before || !was_there {
             return None;
         }
         Some(Folded { state: (self.decode)(state.get())?, version, position })
-    }
-}
-
-/// Whether a state belongs to what was then. Times say nothing of order, so a state of a moment in
-/// time is folded from the events.
-fn was_there<A>(folded: &Folded<A>, at: Option<At>) -> bool {
-    match at {
-        None => true,
-        Some(At::Version(version)) => folded.version <= version,
-        Some(At::Position(position)) => folded.position <= position,
-        Some(At::Timestamp(_) | At::Recorded(_)) => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! When snapshots are taken, and the work of taking them: off the path of whoever saves.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ use crate::snapshot::SnapshotError;
 const EVERY: u64 = 100;
 /// Aggregates that wait for theirs; beyond it they wait for their next load or save.
 const WAITING_MAX: usize = 1_024;
+/// Aggregates of which it is known that their state cannot be kept.
+const HOPELESS_MAX: usize = 1_024;
 
 /// Takes snapshots of one aggregate after the other, on a thread of its own while there are any to
 /// take. Cheap to clone, and to share between repositories: all clones are one queue.
@@ -57,7 +59,11 @@ pub(crate) struct Rule {
 impl Rule {
     /// Whether an aggregate whose kept state is of version `known` has now passed a multiple.
     pub(crate) fn is_due(self, known: Version, reached: Version) -> bool {
-        reached.0 / self.every > known.0 / self.every
+        self.multiple(reached) > self.multiple(known)
+    }
+
+    fn multiple(self, version: Version) -> u64 {
+        version.0 / self.every
     }
 }
 
@@ -67,10 +73,19 @@ struct Shared {
     idle: Condvar,
 }
 
+/// An aggregate that waits for its snapshot.
+struct Due {
+    key: AggregateKey,
+    multiple: u64,
+    job: Job,
+}
+
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(AggregateKey, Job)>,
+    queue: VecDeque<Due>,
     waiting: HashSet<AggregateKey>,
+    /// Those whose state could not be kept, and by which multiple: it is tried again at the next.
+    hopeless: HashMap<AggregateKey, u64>,
     is_running: bool,
     is_closed: bool,
     under_way: Option<AbortHandle>,
@@ -107,10 +122,13 @@ impl Snapshots {
         self.shared.rule
     }
 
-    /// Puts an aggregate into the queue, unless it is there.
-    pub(crate) fn offer(&self, key: &AggregateKey, job: impl FnOnce() -> Job) {
+    /// Puts an aggregate that has reached a version into the queue, unless it is there or its
+    /// state is known not to be one that can be kept.
+    pub(crate) fn offer(&self, key: &AggregateKey, reached: Version, job: impl FnOnce() -> Job) {
+        let multiple = self.shared.rule.multiple(reached);
         let mut state = self.shared.state.lock();
-        if state.is_closed || state.waiting.contains(key) {
+        let is_hopeless = state.hopeless.get(key).is_some_and(|failed| multiple <= *failed);
+        if state.is_closed || is_hopeless || state.waiting.contains(key) {
             return;
         }
         if state.queue.len() >= WAITING_MAX {
@@ -118,7 +136,7 @@ impl Snapshots {
             return;
         }
         state.waiting.insert(key.clone());
-        state.queue.push_back((key.clone(), job()));
+        state.queue.push_back(Due { key: key.clone(), multiple, job: job() });
         let starts = !std::mem::replace(&mut state.is_running, true);
         drop(state);
         if starts {
@@ -128,9 +146,19 @@ impl Snapshots {
     }
 }
 
+impl State {
+    /// Until it reaches the next multiple. Forgotten is forgotten: it costs another try.
+    fn give_up(&mut self, key: AggregateKey, multiple: u64) {
+        if self.hopeless.len() >= HOPELESS_MAX {
+            self.hopeless.clear();
+        }
+        self.hopeless.insert(key, multiple);
+    }
+}
+
 impl Shared {
     fn run(&self) {
-        while let Some((key, job)) = self.next() {
+        while let Some(Due { key, multiple, job }) = self.next() {
             // A state is a host's code: its panic must not end the queue.
             let taken = AssertUnwindSafe(job()).catch_unwind();
             let taken = taken.map(|taken| taken.unwrap_or(Err(SnapshotError::Panicked)));
@@ -149,6 +177,9 @@ impl Shared {
             match taken {
                 Ok(Ok(true)) => state.counts.taken += 1,
                 Ok(Err(error)) => {
+                    if error.is_final() {
+                        state.give_up(key, multiple);
+                    }
                     state.counts.failed += 1;
                     state.counts.last_error = Some(error);
                 }
@@ -157,7 +188,7 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<(AggregateKey, Job)> {
+    fn next(&self) -> Option<Due> {
         let mut state = self.state.lock();
         let next = state.queue.pop_front().filter(|_| !state.is_closed);
         if next.is_none() {

@@ -1,8 +1,40 @@
-//! JSON into types, with errors that name the field and never repeat a value: they go to logs, and
+//! Types into JSON that can be read again, and JSON into types, with errors that name the field and never repeat a value: they go to logs, and
 //! what stands in a field may be what belongs in another.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+
+/// How deep objects and lists may lie in each other: what `serde_json` reads at most.
+const DEPTH_MAX: usize = 127;
+
+/// Writes JSON that [`from_slice`] can read; an error says why there is none.
+pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
+    let json = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    match depth(&json) {
+        ..=DEPTH_MAX => Ok(json),
+        depth => Err(format!("it is nested {depth} deep, {DEPTH_MAX} is the most")),
+    }
+}
+
+/// How deep objects and lists lie in each other, in JSON.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_text => depth -= 1,
+            _ => {}
+        }
+    }
+    deepest
+}
 
 /// Reads JSON; an error says where it does not fit, and what belongs there.
 pub(crate) fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
@@ -63,6 +95,19 @@ mod tests {
     struct Event {
         amount: Option<Inner>,
         way: Option<Way>,
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_again_or_is_not_written() {
+        let list = |inner: Value| Value::Array(vec![inner]);
+        let nested = |depth| (1..depth).fold(Value::Array(Vec::new()), |inner, _| list(inner));
+        let deepest = to_vec(&nested(DEPTH_MAX)).unwrap();
+        assert_eq!(from_slice::<Value>(&deepest), Ok(nested(DEPTH_MAX)));
+        let error = to_vec(&nested(DEPTH_MAX + 1)).unwrap_err();
+        assert_eq!(error, "it is nested 128 deep, 127 is the most");
+        let brackets_in_text = serde_json::json!({ "a\\\"[": ["\\", "[".repeat(200)] });
+        assert!(to_vec(&brackets_in_text).is_ok());
+        assert_eq!(depth(br#"{"a":[{}],"b":{}}"#), 3);
     }
 
     #[test]

@@ -25,14 +25,12 @@ pub struct UntypedEvent {
 
 impl AggregateEvent for UntypedEvent {
     fn encode(&self) -> Result<EncodedEvent, EncodeError> {
-        let not_json = |error: serde_json::Error| EncodeError::NotJson {
-            event_type: self.event_type.clone(),
-            problem: error.to_string(),
-        };
+        let event_type = self.event_type.clone();
+        let not_json = |problem| EncodeError::NotJson { event_type, problem };
         Ok(EncodedEvent {
             event_type: Cow::Owned(self.event_type.clone()),
             schema_version: self.schema_version,
-            payload: serde_json::to_vec(&self.data).map_err(not_json)?,
+            payload: unfit::to_vec(&self.data).map_err(not_json)?,
         })
     }
 

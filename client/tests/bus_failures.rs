@@ -347,7 +347,7 @@ fn later_events_of_the_aggregate_are_parked_behind_it_and_replayed_in_order() {
             let later = log.store(&[("bad", "Ended")]).await;
             let heard = picky.book.filled(6).await;
             let bad: Vec<_> = heard.iter().filter(|heard| heard.id == "bad").collect();
-            let seen: Vec<_> = bad.iter().map(|it| (it.position, it.is_replay)).collect();
+            let seen: Vec<_> = bad.iter().map(|it| (it.position, it.was_parked)).collect();
             assert_eq!(seen, [(at[0], true), (at[2], true), (at[4], true), (later[0], false)]);
             bus.stop().await.unwrap();
         });
@@ -383,7 +383,8 @@ fn a_parked_event_is_handled_again_or_dropped_as_its_notes_say_also_without_a_bu
         bus.subscribe(handler(), picky.sync()).await.unwrap();
         let left = until_parked(&bus, "picky", 1).await;
         assert_eq!(left[0].position.0, at[2], "nobody asked for this one");
-        let expected = Heard { position: at[1], id: "bad".to_owned(), attempt: 2, is_replay: true };
+        let (position, id, attempt) = (at[1], "bad".to_owned(), 2);
+        let expected = Heard { position, id, attempt, is_replay: false, was_parked: true };
         assert_eq!(picky.book.heard(), [expected]);
         bus.stop().await.unwrap();
     });

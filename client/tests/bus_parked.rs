@@ -5,7 +5,7 @@
 mod bus_support;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ fn an_event_that_is_dropped_while_it_is_handled_again_stays_dropped() {
         let (writes, gate) = (book.clone(), Mutex::new(gate));
         let code = move |delivery: &Delivery| {
             writes.write(delivery);
-            if delivery.is_replay() {
+            if delivery.was_parked() {
                 gate.lock().recv().ok();
             }
             if delivery.record().event_type() == "Bad" { Err("it is bad".into()) } else { Ok(()) }
@@ -148,7 +148,7 @@ fn a_log_that_cannot_be_read_for_a_while_does_not_stop_a_handler_that_is_asked_f
         let store = Outage::of(&log);
         let bus = EventBus::open(store.clone(), BusOptions::default()).await.unwrap();
         let code = |delivery: &Delivery| {
-            if delivery.is_replay() { Ok(()) } else { Err("it is bad".into()) }
+            if delivery.was_parked() { Ok(()) } else { Err("it is bad".into()) }
         };
         bus.subscribe(handler(), code).await.unwrap();
         let at = log.store(&[("a", "Bad")]).await;
@@ -176,7 +176,7 @@ fn events_that_are_asked_for_are_read_as_the_window_has_room() {
         let code = move |delivery: Delivery| {
             let gate = Arc::clone(&opened);
             async move {
-                if !delivery.is_replay() {
+                if !delivery.was_parked() {
                     return Err("it is bad".into());
                 }
                 gate.opened().await;
@@ -196,6 +196,40 @@ fn events_that_are_asked_for_are_read_as_the_window_has_room() {
         until_parked(&bus, "h", 0).await;
         until(async || metrics(&bus, "h").await.queue_bytes == 0).await;
         assert_eq!(store.reads.load(Ordering::SeqCst), 20, "each once");
+        bus.stop().await.unwrap();
+    });
+}
+
+/// A handler that leaves alone what was handled before left these alone, too, and that handled them.
+#[test]
+fn a_parked_event_is_no_replay_in_whatever_way_it_comes_again() {
+    block_on(async {
+        let log = Log::new();
+        let bus = log.bus().await;
+        let (book, is_well) = (Book::default(), Arc::new(AtomicBool::new(false)));
+        let (writes, well) = (book.clone(), Arc::clone(&is_well));
+        let code = move |delivery: &Delivery| {
+            if delivery.is_replay() {
+                return Ok(());
+            }
+            let is_bad = delivery.record().event_type() == "Bad";
+            if is_bad && !well.load(Ordering::SeqCst) {
+                return Err("it is bad".into());
+            }
+            writes.write(delivery);
+            Ok(())
+        };
+        bus.subscribe(handler(), code).await.unwrap();
+        let at = log.store(&[("a", "Bad"), ("b", "Good"), ("c", "Bad")]).await;
+        until_parked(&bus, "h", 2).await;
+        is_well.store(true, Ordering::SeqCst);
+        let notes = notes(&log).await;
+        notes.replay_parked(Position(at[0])).await.unwrap();
+        until_parked(&bus, "h", 1).await;
+        let replay = notes.replay(ReplayRequest::default()).await.unwrap();
+        assert_eq!(within(notes.replayed(replay)).await.unwrap(), 3);
+        assert_eq!(book.positions(), [at[1], at[0], at[2]], "each was handled, and once");
+        until_parked(&bus, "h", 0).await;
         bus.stop().await.unwrap();
     });
 }

@@ -2,6 +2,7 @@
 #![cfg(feature = "embedded")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::disallowed_types, reason = "tests speak to a real socket")]
+#![expect(clippy::disallowed_methods, reason = "a test damages a log")]
 
 #[path = "../examples/call_compliance/app.rs"]
 mod app;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use app::App;
+use quipu_client::{AggregateKey, Append, Embedded, EventStore, Options, ReadError};
 use quipu_domain::{PhoneKey, PhoneNumber};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,12 +57,17 @@ impl Service {
     }
 
     async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let headers = "x-correlation-id: campaign-12\r\nx-forwarded-for: 192.0.2.9\r\n\
+                       user-agent: test\r\n";
+        self.ask_with(headers, method, path, body).await
+    }
+
+    async fn ask_with(&self, headers: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-user-id: {USER}\r\n\
-             x-correlation-id: campaign-12\r\nx-forwarded-for: 192.0.2.9\r\nuser-agent: test\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+             {headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         socket.write_all(request.as_bytes()).await.unwrap();
@@ -202,8 +209,61 @@ async fn what_makes_no_sense_is_refused_without_repeating_it() {
     let (code, said) = service.post("/calls", json!({ "from": FROM, "to": "555-0199" })).await;
     assert_eq!(code, 400);
     assert!(!said.to_string().contains("555"), "{said}");
+    let number = json!({ "from": 12_125_550_101_u64, "to": TO });
+    let (code, said) = service.post("/calls", number).await;
+    assert_eq!((code, said["error"].is_string()), (400, true));
+    assert!(!said.to_string().contains("555"), "{said}");
     assert_eq!(service.ask("GET", "/audit", Value::Null).await.0, 400);
     let nobody = format!("/audit?hash={}", "0".repeat(64));
     assert_eq!(service.ask("GET", &nobody, Value::Null).await, (200, json!([])));
     service.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_goes_unrecorded_for_a_header_that_says_little() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::open(folder.path().to_str().unwrap()).await;
+    let listed = service.post("/do-not-call", json!({ "number": TO })).await;
+    assert_eq!(listed.0, 200);
+    let agent = "x".repeat(3_000);
+    let headers = format!(
+        "x-forwarded-for: 203.0.113.7, 10.0.0.1\r\ntraceparent: 00-x\r\nuser-agent: {agent}\r\n\
+         x-correlation-id: headers\r\n"
+    );
+    let numbers = json!({ "from": FROM, "to": TO });
+    let (code, _) = service.ask_with(&headers, "POST", "/calls", numbers.clone()).await;
+    assert_eq!(code, 403, "it is on the list");
+    let (entries, _) = service.audit("correlation=headers").await;
+    assert_eq!(entries[0]["ip_address"], "203.0.113.7");
+    assert_eq!(entries[0]["user_agent"].as_str().unwrap().len(), 1_024);
+    let long = format!("x-correlation-id: {}\r\n", "x".repeat(256));
+    let (code, said) = service.ask_with(&long, "POST", "/calls", numbers).await;
+    assert_eq!(code, 400);
+    assert!(said.to_string().contains("255 bytes are the most, not 256"), "{said}");
+    service.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_of_a_damaged_log_is_an_error_and_not_a_part_of_the_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::default().with_segment_bytes(1 << 20);
+    let log = Embedded::open(folder.path(), options.clone()).unwrap();
+    let number = PhoneKey::new("test", &[7; 32]).unwrap().hash(&TO.parse().unwrap());
+    for call in 0..24 {
+        let key = AggregateKey::new("Call", call.to_string());
+        let more = "x".repeat(100_000);
+        let payload = json!({ "to_number_hash": number.to_string(), "more": more }).to_string();
+        log.append(Append::any(vec![log.new_event(key, "CallAttempted", payload)])).await.unwrap();
+    }
+    log.close();
+    drop(log);
+    let sealed = folder.path().join("00000000000000000001.seg");
+    let mut bytes = std::fs::read(&sealed).unwrap();
+    bytes[500_000] ^= 1;
+    std::fs::write(&sealed, bytes).unwrap();
+    let log = Embedded::open(folder.path(), options).unwrap();
+    let audit = audit::Audit::follow(&log).unwrap();
+    let error = audit.of_number(&log, number).await.unwrap_err();
+    assert!(matches!(error, ReadError::Corruption(_)), "{error}");
+    log.close();
 }

@@ -66,7 +66,7 @@ pub enum CallRefusal {
     #[error("the call has ended")]
     Ended,
     /// Nobody has checked it against the rules.
-    #[error("the call was not checked before it starts")]
+    #[error("the call was not checked against any rule")]
     NotChecked,
     /// A check says that it must not be made.
     #[error("the call failed its {check:?} check")]
@@ -101,9 +101,12 @@ impl Call {
     /// Notes what the checks said, passed or not.
     ///
     /// # Errors
-    /// Rules 1 and 2.
+    /// Rules 1 and 2: no checks at all are none that it passed.
     pub fn attempt(&self, attempt: CallAttempted) -> Result<Vec<CallEvent>, CallRefusal> {
         self.require(CallStage::Created)?;
+        if attempt.compliance_checks.is_empty() {
+            return Err(CallRefusal::NotChecked);
+        }
         Ok(vec![attempt.into()])
     }
 
@@ -288,6 +291,10 @@ mod tests {
     #[test]
     fn a_call_that_was_not_checked_or_failed_a_check_is_not_started() {
         given::<Call>([created()]).when(start).then_refused(CallRefusal::NotChecked);
+        let by_none = CallAttempted { compliance_checks: vec![], ..CallAttempted::example() };
+        given::<Call>([created()])
+            .when(|call| call.attempt(by_none))
+            .then_refused(CallRefusal::NotChecked);
         let check = "do_not_call".to_owned();
         given::<Call>([created(), attempted(), failed_attempt().into()])
             .when(start)

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use quipu_client::testing::stored;
 use quipu_client::{
     AggregateEvent, AggregateKey, DecodeError, DecodeProblem, EncodeError, NewEvent, Position,
-    Record, Timestamp, Uuid, Version,
+    Record, Timestamp, UntypedEvent, Uuid, Version,
 };
 use quipu_domain::PlatformEvent;
-use quipu_domain::catalogue::{CallEvent, ConsentEvent, ConsentGranted, catalogue};
+use quipu_domain::catalogue::{
+    AccountEvent, AccountUpdated, CallEvent, CallStarted, ConsentEvent, ConsentGranted, catalogue,
+};
 use quipu_domain::events::EventDescription;
 use quipu_domain::events_page;
+use serde_json::json;
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -133,6 +136,33 @@ fn an_event_that_has_no_json_is_not_written() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn an_event_that_could_not_be_read_again_is_not_written() {
+    let nested = |depth| (1..depth).fold(json!([]), |inner, _| json!([inner]));
+    let update = |depth| {
+        let changes = [("notes".to_owned(), nested(depth))].into_iter().collect();
+        AccountEvent::from(AccountUpdated { changes }).encode()
+    };
+    let payload = update(125).unwrap().payload;
+    let stored = record(&new_event("Account", "AccountUpdated", payload));
+    assert!(AccountEvent::decode(&stored).is_ok());
+    let untyped =
+        UntypedEvent { event_type: "Noted".to_owned(), schema_version: 1, data: nested(128) };
+    for refused in [update(126), untyped.encode()] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("nested 128 deep, 127 is the most"), "{error}");
+    }
+}
+
+#[test]
+fn what_stands_in_place_of_a_time_is_not_repeated() {
+    let started = CallEvent::from(CallStarted::example()).encode().unwrap().payload;
+    let mut started: serde_json::Value = serde_json::from_slice(&started).unwrap();
+    started["started_at"] = json!("+12125550100");
+    let problem = refused(&new_event("Call", "CallStarted", started.to_string())).to_string();
+    assert!(problem.contains("started_at") && !problem.contains("2125550100"), "{problem}");
 }
 
 #[test]

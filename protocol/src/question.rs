@@ -39,7 +39,7 @@ impl Message for VersionIs {
     }
 }
 
-/// The state of the log and its server: one JSON document.
+/// The state of the server's log: one JSON document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusIs(pub String);
 
@@ -74,7 +74,7 @@ macro_rules! without_fields {
 }
 
 without_fields! {
-    /// Asks for the state of the log and its server.
+    /// Asks for the state of the server's log.
     Status
     /// Asks for a sign of life.
     Ping

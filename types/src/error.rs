@@ -175,7 +175,8 @@ pub enum AppendError {
         /// Why it is no duplicate.
         reason: IdConflictReason,
     },
-    /// No space to prepare segments. Nothing was written; the log recovers when there is space.
+    /// No space to prepare segments. Nothing was written; the log recovers when there is space. One
+    /// that had not even the space to be opened for writing is opened again.
     #[error("no space: {0}")]
     NoSpace(String),
     /// The queue is full (only `try_append` says this). Nothing was written.

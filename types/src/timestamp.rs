@@ -32,9 +32,11 @@ impl Timestamp {
     }
 }
 
+const RFC_3339: &str = "an RFC 3339 timestamp with an offset, such as 2026-01-02T03:04:05.678Z";
+
 /// Text that is not an RFC 3339 instant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is not an RFC 3339 timestamp with an offset, such as 2026-01-02T03:04:05.678Z")]
+#[error("{given:?} is not {RFC_3339}")]
 pub struct NotATimestamp {
     given: String,
 }
@@ -70,7 +72,9 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        // Without the text: errors go to logs, and it may be what belongs into another field.
+        let refuse = |_| de::Error::custom(format_args!("not {RFC_3339}"));
+        String::deserialize(deserializer)?.parse().map_err(refuse)
     }
 }
 
@@ -96,6 +100,12 @@ mod tests {
     fn an_instant_that_cannot_be_spelled_is_not_written() {
         let error = serde_json::to_string(&Timestamp::from_micros(i64::MAX)).unwrap_err();
         assert!(error.to_string().contains("9223372036854775807"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_time_is_not_repeated_where_json_is_read() {
+        let error = serde_json::from_str::<Timestamp>(r#""+12125550100""#).unwrap_err();
+        assert!(error.to_string().starts_with("not an RFC 3339 timestamp"), "{error}");
     }
 
     #[test]

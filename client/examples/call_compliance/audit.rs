@@ -22,7 +22,14 @@ const NUMBER_FIELDS: [&str; 3] = ["phone_number_hash", "from_number_hash", "to_n
 /// Which events concern which number.
 pub(crate) struct Audit {
     index: Arc<Mutex<Index>>,
-    reached: watch::Receiver<Position>,
+    followed: watch::Receiver<Followed>,
+}
+
+/// How far the log was followed, and why no further.
+#[derive(Default)]
+struct Followed {
+    to: Position,
+    failed: Option<ReadError>,
 }
 
 #[derive(Default)]
@@ -52,25 +59,30 @@ impl Audit {
     /// Follows the log from its beginning.
     pub(crate) fn follow(log: &Embedded) -> Result<Self, ReadError> {
         let index = Arc::new(Mutex::new(Index::default()));
-        let (reaches, reached) = watch::channel(Position::START);
+        let (tell, followed) = watch::channel(Followed::default());
         let mut subscription = log.subscribe(SubscribeRequest::default())?;
-        let followed = Arc::clone(&index);
+        let taking = Arc::clone(&index);
         tokio::spawn(async move {
-            while let Some(Ok(item)) = subscription.next().await {
+            while let Some(item) = subscription.next().await {
                 let position = match item {
-                    SubscriptionItem::Event(record) => {
-                        followed.lock().take(&record);
+                    Ok(SubscriptionItem::Event(record)) => {
+                        taking.lock().take(&record);
                         record.position()
                     }
-                    SubscriptionItem::Checkpoint(position)
-                    | SubscriptionItem::CaughtUp(position) => position,
-                    _ => continue,
+                    Ok(
+                        SubscriptionItem::Checkpoint(position)
+                        | SubscriptionItem::CaughtUp(position),
+                    ) => position,
+                    Ok(_) => continue,
+                    Err(error) => {
+                        tell.send_modify(|followed| followed.failed = Some(error));
+                        return;
+                    }
                 };
-                // Nobody may be waiting.
-                reaches.send(position).ok();
+                tell.send_modify(|followed| followed.to = position);
             }
         });
-        Ok(Self { index, reached })
+        Ok(Self { index, followed })
     }
 
     /// Everything about a number, that what was answered before included.
@@ -80,9 +92,7 @@ impl Audit {
         number: PhoneNumberHash,
     ) -> Result<Vec<Value>, ReadError> {
         let last = last_position(log).await?;
-        let mut reached = self.reached.clone();
-        // It ends only with the log, and then the read below says so.
-        reached.wait_for(|reached| *reached >= last).await.ok();
+        self.reaches(last).await?;
         let positions = self.index.lock().of_number.get(&number.to_string()).cloned();
         let mut entries = Vec::new();
         for position in positions.unwrap_or_default() {
@@ -90,6 +100,17 @@ impl Audit {
             entries.extend(log.read(one).next_batch().await?.iter().map(entry));
         }
         Ok(entries)
+    }
+
+    /// Waits until everything up to here is known. Damage in between is an answer, not less of one.
+    async fn reaches(&self, last: Position) -> Result<(), ReadError> {
+        let mut followed = self.followed.clone();
+        let heard = followed.wait_for(|it| it.to >= last || it.failed.is_some()).await;
+        let heard = heard.map_err(|_| ReadError::Closed)?;
+        match &heard.failed {
+            Some(error) if heard.to < last => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// Everything of a business transaction: the log knows that itself.

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use quipu_client::limits::{CORRELATION_BYTES_MAX, USER_AGENT_BYTES_MAX};
 use quipu_client::{EventContext, Timestamp, Uuid};
 use quipu_domain::catalogue::{
     CallOutcome, CallStarted, Channel, ConsentGranted, ConsentRevoked, ConsentType,
 };
 use quipu_domain::{PhoneNumber, PhoneNumberHash};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::app::{App, Refused};
@@ -70,7 +73,25 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Who asks, from where, and what it belongs to: it goes with every event.
+/// A body. What is wrong with one is said without what stands in it, which may be a number.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        match Json::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(JsonRejection::JsonDataError(_) | JsonRejection::JsonSyntaxError(_)) => {
+                Err(Failure::bad("the body is not the JSON that belongs here"))
+            }
+            Err(rejection) => Err(Failure(rejection.status(), rejection.body_text())),
+        }
+    }
+}
+
+/// Who asks, from where, and what it belongs to: it goes with every event. What is no fault of who
+/// asks, and says little, is left out rather than that nothing is recorded.
 fn context(headers: &HeaderMap) -> Result<EventContext, Failure> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let mut context = EventContext::new();
@@ -78,16 +99,23 @@ fn context(headers: &HeaderMap) -> Result<EventContext, Failure> {
         context = context.by_user(user.parse().map_err(Failure::bad)?);
     }
     if let Some(correlation) = text("x-correlation-id") {
+        if correlation.len() > CORRELATION_BYTES_MAX {
+            let given = correlation.len();
+            let problem = format!("{CORRELATION_BYTES_MAX} bytes are the most, not {given}");
+            return Err(Failure::bad(format!("x-correlation-id: {problem}")));
+        }
         context = context.correlated(correlation);
     }
-    if let Some(ip) = text("x-forwarded-for") {
-        context = context.from_ip(ip.parse().map_err(Failure::bad)?);
+    // The client, and behind it the proxies, which are trusted here to say so.
+    let client = text("x-forwarded-for").and_then(|hops| hops.split(',').next());
+    if let Some(ip) = client.and_then(|ip| ip.trim().parse().ok()) {
+        context = context.from_ip(ip);
     }
     if let Some(agent) = text("user-agent") {
-        context = context.user_agent(agent);
+        context = context.user_agent(agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(agent));
     }
-    if let Some(trace) = text("traceparent") {
-        context = context.traceparent(trace.parse().map_err(Failure::bad)?);
+    if let Some(trace) = text("traceparent").and_then(|trace| trace.parse().ok()) {
+        context = context.traceparent(trace);
     }
     Ok(context)
 }
@@ -110,7 +138,7 @@ struct Grant {
 async fn grant(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Json(grant): Json<Grant>,
+    Body(grant): Body<Grant>,
 ) -> Answer {
     let granted = ConsentGranted {
         phone_number_hash: hash(&app, &grant.number)?,
@@ -135,7 +163,7 @@ struct Revoke {
 async fn revoke(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Json(revoke): Json<Revoke>,
+    Body(revoke): Body<Revoke>,
 ) -> Answer {
     let revoked = ConsentRevoked {
         phone_number_hash: hash(&app, &revoke.number)?,
@@ -152,7 +180,7 @@ struct Listed {
     number: String,
 }
 
-async fn list_do_not_call(State(app): State<Arc<App>>, Json(listed): Json<Listed>) -> Answer {
+async fn list_do_not_call(State(app): State<Arc<App>>, Body(listed): Body<Listed>) -> Answer {
     app.list_do_not_call(hash(&app, &listed.number)?);
     Ok(StatusCode::OK.into_response())
 }
@@ -166,7 +194,7 @@ struct Numbers {
 async fn check_call(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Json(call): Json<Numbers>,
+    Body(call): Body<Numbers>,
 ) -> Answer {
     let (from, to) = (hash(&app, &call.from)?, hash(&app, &call.to)?);
     let verdict = app.check_call(&context(&headers)?, from, to).await?;
@@ -191,7 +219,7 @@ async fn start(
     State(app): State<Arc<App>>,
     Path(call_id): Path<Uuid>,
     headers: HeaderMap,
-    Json(start): Json<Start>,
+    Body(start): Body<Start>,
 ) -> Answer {
     let started = CallStarted {
         from_number_hash: hash(&app, &start.from)?,
@@ -221,7 +249,7 @@ async fn complete(
     State(app): State<Arc<App>>,
     Path(call_id): Path<Uuid>,
     headers: HeaderMap,
-    Json(complete): Json<Complete>,
+    Body(complete): Body<Complete>,
 ) -> Answer {
     let duration = Duration::from_secs(complete.seconds.into());
     let (context, id) = (context(&headers)?, call_id.to_string());

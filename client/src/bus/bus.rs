@@ -71,7 +71,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// publishers never wait.
 ///
 /// **Threads.** Each handler has a thread of its own for its code, so that it may block; one that
-/// is stuck is replaced, up to 16 times. Futures of `subscribe_async` run on threads of the
+/// is stuck is replaced, 16 at most at once. Futures of `subscribe_async` run on threads of the
 /// handler, outside of any runtime of the host: a handler that needs one spawns onto its handle.
 ///
 /// **One at a time.** A bus runs in one process at a time; [`BusOptions::if_held`] says what

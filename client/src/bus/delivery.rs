@@ -13,6 +13,7 @@ pub struct Delivery {
     pub(super) record: Record,
     pub(super) attempt: u32,
     pub(super) is_replay: bool,
+    pub(super) was_parked: bool,
 }
 
 impl Delivery {
@@ -27,9 +28,15 @@ impl Delivery {
         self.attempt
     }
 
-    /// Whether somebody asked for it again: a parked event, or a replay of the past.
+    /// Whether it belongs to a part of the past that somebody wants to be handled again. Not so an
+    /// event that is parked, in whatever way it comes again: it was never handled.
     pub fn is_replay(&self) -> bool {
         self.is_replay
+    }
+
+    /// Whether it is parked: no attempt has succeeded so far.
+    pub fn was_parked(&self) -> bool {
+        self.was_parked
     }
 
     /// The typed event.

@@ -15,6 +15,7 @@ use quipu_types::Position;
 
 use super::calls::{Attempted, Calls, Code, End, Failure};
 use super::clock::now;
+use super::delivery::Delivery;
 use super::handler::Unreadable;
 use super::in_hand::InHand;
 use super::lanes::{Cause, Lanes, Work};
@@ -222,9 +223,15 @@ impl Driver {
             if works.is_empty() {
                 return;
             }
-            let attempt = self.calls.clone().attempt(works.iter().map(Work::delivery).collect());
+            let attempt = self.calls.clone().attempt(self.deliveries(&works));
             self.call(works, attempt);
         }
+    }
+
+    fn deliveries(&self, works: &[Work]) -> Vec<Delivery> {
+        let notes = self.handler.notes.lock();
+        let is_parked = |work: &Work| notes.parked.get(work.record.position()).is_some();
+        works.iter().map(|work| work.delivery(is_parked(work))).collect()
     }
 
     fn call(&mut self, works: Vec<Work>, call: impl Future<Output = Attempted> + Send + 'static) {

@@ -112,9 +112,6 @@ pub enum BusError {
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(String),
-    /// The bus was stopped.
-    #[error("the bus was stopped")]
-    Stopped,
 }
 
 impl From<std::io::Error> for BusError {

@@ -241,8 +241,8 @@ impl Handler {
         Self { window_bytes: window_bytes.max(1), ..self }
     }
 
-    /// With so many parked events it stops, for it is broken, and would park the whole log; 10,000
-    /// by default.
+    /// With so many parked events it stops rather than park one more, for it is broken, and would
+    /// park the whole log; 10,000 by default.
     #[must_use]
     pub fn parked_max(self, parked_max: usize) -> Self {
         Self { parked_max, ..self }

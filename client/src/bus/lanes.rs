@@ -41,9 +41,11 @@ impl Work {
         }
     }
 
-    pub(super) fn delivery(&self) -> Delivery {
+    /// What its handler is given; `was_parked` also where a replay comes upon it.
+    pub(super) fn delivery(&self, was_parked: bool) -> Delivery {
         let (record, attempt) = (self.record.clone(), self.attempts().saturating_add(1));
-        Delivery { record, attempt, is_replay: self.cause != Cause::Live }
+        let is_replay = self.cause == Cause::Replay && !was_parked;
+        Delivery { record, attempt, is_replay, was_parked }
     }
 }
 

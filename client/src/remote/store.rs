@@ -140,7 +140,7 @@ impl Remote {
         v7_id(clock::now())
     }
 
-    /// The state of the log and its server, as a JSON document: what `quipu status --json` prints.
+    /// The state of the server's log, as a JSON document: what `quipu status --json` prints.
     ///
     /// # Errors
     /// That it did not come in time.

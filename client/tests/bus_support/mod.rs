@@ -244,6 +244,7 @@ pub(crate) struct Heard {
     pub(crate) id: String,
     pub(crate) attempt: u32,
     pub(crate) is_replay: bool,
+    pub(crate) was_parked: bool,
 }
 
 /// A place where handlers write down what they are given.
@@ -258,6 +259,7 @@ impl Book {
             id: record.aggregate_id().to_owned(),
             attempt: delivery.attempt(),
             is_replay: delivery.is_replay(),
+            was_parked: delivery.was_parked(),
         };
         self.0.0.lock().push(heard);
         self.0.1.notify(usize::MAX);
