@@ -78,6 +78,12 @@ impl SqlProjection {
         file.projection.into_iter().map(Self::new).collect()
     }
 
+    /// The same, which keeps an event that it cannot apply in `event_parked`, whatever its file says.
+    #[must_use]
+    pub fn parking(self) -> Self {
+        Self { on_failure: OnFailure::Park, ..self }
+    }
+
     fn new(definition: Definition) -> Result<Self, ReplicateError> {
         let Definition { name, aggregate_types, event_types, tables, statement, on_failure } =
             definition;

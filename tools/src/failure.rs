@@ -57,6 +57,7 @@ impl From<AppendError> for Failure {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Invalid(_) => Self::Usage(error.to_string()),
+            AppendError::Read(ReadError::Corruption(_)) => Self::No(error.to_string()),
             AppendError::Conflict(_) | AppendError::IdConflict { .. } => {
                 Self::No(error.to_string())
             }

@@ -158,23 +158,33 @@ impl Read for Counting {
     }
 }
 
-/// A file that appears under its name only when it is whole.
+/// A file that appears under its name only when it is whole. What is no file, a pipe or a device, is
+/// written to as it is.
 pub(crate) struct NewFile {
     path: PathBuf,
-    partial: PathBuf,
+    /// Removed if it is not finished.
+    partial: Option<PathBuf>,
     writer: BufWriter<File>,
-    is_finished: bool,
 }
 
 impl NewFile {
     /// Begins a file.
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|error| cannot_write(&partial, &error))?;
-        let writer = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { path: path.into(), partial, writer, is_finished: false })
+        // What a link leads to is written, and the link stays.
+        let path = path.canonicalize().unwrap_or_else(|_| path.into());
+        let is_no_file = path.metadata().is_ok_and(|metadata| !metadata.is_file());
+        let partial = (!is_no_file).then(|| {
+            let mut partial = path.as_os_str().to_owned();
+            partial.push(".partial");
+            PathBuf::from(partial)
+        });
+        let file = match &partial {
+            Some(partial) => File::create(partial),
+            None => File::options().write(true).open(&path),
+        };
+        let written = partial.as_ref().unwrap_or(&path);
+        let file = file.map_err(|error| cannot_write(written, &error))?;
+        Ok(Self { path, partial, writer: BufWriter::with_capacity(1 << 20, file) })
     }
 
     /// Writes one line.
@@ -182,26 +192,29 @@ impl NewFile {
         self.writer
             .write_all(line)
             .and_then(|()| self.writer.write_all(b"\n"))
-            .map_err(|error| cannot_write(&self.partial, &error))
+            .map_err(|error| cannot_write(self.partial.as_ref().unwrap_or(&self.path), &error))
     }
 
     /// Makes it durable and gives it its name.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
-        self.writer
-            .flush()
-            .and_then(|()| self.writer.get_ref().sync_all())
-            .and_then(|()| std::fs::rename(&self.partial, &self.path))
-            .map_err(|error| cannot_write(&self.path, &error))?;
-        self.is_finished = true;
-        sync_folder_of(&self.path).map_err(|error| cannot_write(&self.path, &error))
+        self.try_finish().map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    fn try_finish(&mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        let Some(partial) = &self.partial else { return Ok(()) };
+        self.writer.get_ref().sync_all()?;
+        std::fs::rename(partial, &self.path)?;
+        self.partial = None;
+        sync_folder_of(&self.path)
     }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.is_finished {
+        if let Some(partial) = &self.partial {
             // Half a file is of no use to anybody. If it cannot be removed, its name tells.
-            std::fs::remove_file(&self.partial).ok();
+            std::fs::remove_file(partial).ok();
         }
     }
 }

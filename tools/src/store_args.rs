@@ -56,6 +56,14 @@ impl StoreArgs {
         self.open_with(RemoteOptions::default(), LogArgs::open)
     }
 
+    /// As [`Self::open`], but a log that is missing is not made.
+    pub(crate) fn open_existing(&self) -> Result<Store, Failure> {
+        if let (Some(_), Store::Log(log)) = (&self.log, self.open_to_read()?) {
+            log.close();
+        }
+        self.open()
+    }
+
     /// As [`Self::open`], and waits as long for a server that comes back. What is refused now is
     /// not tried again behind what came later: whoever imports wants the order of the file.
     pub(crate) fn open_patiently(&self, patience: Duration) -> Result<Store, Failure> {

@@ -9,6 +9,9 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, ready};
 use quipu_engine::clock::{Clock, System};
 
+/// How often a log is looked at that another process writes.
+pub(crate) const REFRESH_EVERY: Duration = Duration::from_millis(50);
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {

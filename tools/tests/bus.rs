@@ -27,7 +27,8 @@ async fn subscribe(bus: &EventBus, is_well: &Arc<AtomicBool>) -> Receiver<Heard>
         if record.aggregate_id() == "bad" && !is_well.load(Ordering::SeqCst) {
             return Err("no such customer".into());
         }
-        heard.send((record.position().0, delivery.is_replay())).map_err(HandlerError::because)
+        let is_again = delivery.is_replay() || delivery.was_parked();
+        heard.send((record.position().0, is_again)).map_err(HandlerError::because)
     };
     let at_once = Backoff { pauses: Vec::new(), jitter: 0.0 };
     let handler = Handler::new("invoices").of_type("Ended").backoff(at_once);
@@ -103,6 +104,10 @@ fn a_log_tells_of_its_bus_and_takes_what_is_to_become_of_parked_events() {
     run(&format!("bus parked list nobody --log {log}")).code(1).complains("\"nobody\"");
 
     run(&format!("bus parked drop invoices 3 --log {log}")).code(2).complains("--reason");
+    run(&format!("bus parked drop invoices 3 999 --reason test --log {log}"))
+        .code(1)
+        .complains("999");
+    assert_eq!(run(&format!("{list} --json")).code(0).json().len(), 2, "nothing was dropped");
     run(&format!("bus parked drop invoices 3 --reason test --log {log}")).code(0).says("1 event");
     run(&format!("bus parked drop invoices 3 --reason test --log {log}")).code(1).complains("3");
     run(&format!("bus parked replay invoices --log {log}")).code(2);
@@ -146,6 +151,15 @@ fn events_are_printed_as_they_would_be_replayed() {
     assert_eq!(run(&dry).code(0).json()[0]["by_type"]["Ended"], 4);
     run(&format!("replay --log {}", place.log)).code(2).complains("--handler");
     run(&format!("replay --handler nobody --log {}", place.log)).code(1).complains("nobody");
+}
+
+#[test]
+fn a_log_that_is_not_there_is_not_made_to_be_asked() {
+    let place = Place::new();
+    for line in ["replay --handler h", "bus parked replay h 5", "bus parked drop h 5 --reason x"] {
+        run(&format!("{line} --log {}", place.log)).code(3);
+        assert!(!std::path::Path::new(&place.log).exists(), "{line}");
+    }
 }
 
 #[test]

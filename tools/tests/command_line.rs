@@ -4,8 +4,11 @@
 mod support;
 
 use std::io::Write;
+use std::time::Duration;
 
-use support::{Place, line, run, run_with_input, spawn};
+use quipu_tests::running::output;
+use rustix::process::Signal;
+use support::{Place, answer, line, quipu_with_open_files, run, run_with_input, signal, spawn};
 
 #[test]
 fn every_command_has_help_with_an_example() {
@@ -277,6 +280,48 @@ fn the_doctor_compares_the_ways_to_the_disk_and_leaves_nothing() {
     assert!(found["cores"].as_u64() > Some(0));
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
     run(&format!("doctor --log {}", place.log)).code(3).complains("cannot write");
+}
+
+#[test]
+fn the_doctor_recommends_nothing_where_no_log_can_be_opened() {
+    let place = Place::new();
+    let folder = place.folder.path().display();
+    let mut doctor = quipu_with_open_files(12);
+    let doctor = doctor.args(format!("doctor --log {folder} --seconds 1").split(' '));
+    answer(&output(doctor)).code(3).complains("Too many open files");
+}
+
+#[test]
+fn an_interrupt_leaves_nothing_of_a_log_that_was_to_be_tried_out() {
+    for what in ["demo --in", "doctor --seconds 5 --log"] {
+        let place = Place::new();
+        let folder = place.folder.path();
+        let mut command = spawn(&format!("{what} {}", folder.display()));
+        let has_begun = || std::fs::read_dir(folder).expect("it is there").next().is_some();
+        for _ in 0..6_000 {
+            if has_begun() {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        std::thread::park_timeout(Duration::from_millis(300));
+        signal(&command, Signal::INT);
+        assert_eq!(command.wait().expect("it ends").code(), Some(130), "{what}");
+        assert!(!has_begun(), "{what}");
+    }
+}
+
+#[test]
+fn subscribers_that_follow_a_log_hear_what_another_process_appends() {
+    let place = Place::new();
+    let append = format!("append --log {} Call 42 --event-type Rang", place.log);
+    run(&append).code(0);
+    let subscribe = format!("bench subscribe --log {} --seconds 5 --json", place.log);
+    let subscribe = spawn(&subscribe);
+    std::thread::park_timeout(Duration::from_secs(1));
+    run(&append).code(0);
+    let heard = answer(&subscribe.wait_with_output().expect("it ends")).code(0).json();
+    assert_eq!(heard[0]["events"], 2, "{heard:?}");
 }
 
 #[test]

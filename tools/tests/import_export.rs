@@ -175,3 +175,55 @@ fn what_stands_around_damage_can_be_exported() {
     let lines = before.out.lines().count() + behind.out.lines().count();
     assert_eq!(lines as u64, 60 - (last - first + 1));
 }
+
+#[test]
+fn an_export_goes_where_it_is_told_and_replaces_nothing_but_a_file() {
+    let place = Place::new();
+    run(&format!("import --log {} {}", place.log, place.file("one", line(1, "a", 1, "{}"))))
+        .code(0);
+    let export = format!("export --log {} --output", place.log);
+    // A pipe: `rename` would have put a file in its place.
+    assert_eq!(run(&format!("{export} /dev/stdout")).code(0).out.lines().count(), 1);
+    assert_eq!(run(&format!("{export} -")).code(0).out.lines().count(), 1);
+    let (file, link) = (place.file("old", "old"), place.folder.path().join("link"));
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    run(&format!("{export} {}", link.display())).code(0);
+    assert!(link.is_symlink());
+    assert!(std::fs::read_to_string(file).expect("where it leads").contains("Rang"));
+    run(&format!("{export} /dev/full")).code(3).complains("No space left");
+    run(&format!("{export} {}", place.folder.path().display())).code(3);
+}
+
+#[test]
+fn an_earlier_export_is_not_replaced_by_a_part_of_the_log() {
+    let place = Place::new();
+    for id in 1..=3 {
+        let file = place.file("line", line(id, "a", id.try_into().expect("few"), "{}"));
+        run(&format!("import --log {} {file}", place.log)).code(0);
+    }
+    let file = place.folder.path().join("out.ndjson");
+    let export = format!("export --log {} --output {}", place.log, file.display());
+    run(&export).code(0).complains("3 events");
+    let path = std::path::Path::new(&place.log).join("00000000000000000001.seg");
+    let mut bytes = std::fs::read(&path).expect("the segment");
+    let is_data = |at: &usize| bytes[*at..].starts_with(b"QGRP\x01");
+    let third = (0..bytes.len()).step_by(4_096).filter(is_data).nth(2).expect("three groups");
+    bytes[third + 200] ^= 1;
+    std::fs::write(&path, bytes).expect("the log is closed");
+    run(&export).code(1).complains("damaged");
+    assert_eq!(std::fs::read_to_string(&file).expect("the export").lines().count(), 3);
+    run(&format!("{export} --to 2")).code(0).complains("2 events");
+}
+
+#[test]
+fn a_line_whose_stored_copy_is_damaged_is_refused_and_the_others_go_on() {
+    let place = Place::new();
+    let (first, last) = damaged_inside(&place);
+    let payload = format!("{{\"of\":\"{}\"}}", "x".repeat(12_000));
+    let mut lines: String = (1..=60).map(|id| line(id.into(), "42", id, &payload)).collect();
+    lines.push_str(&line(61, "43", 1, "{}"));
+    let file = place.file("again", lines);
+    let said = run(&format!("import --log {} {file}", place.log)).code(1).says("1 new");
+    let refused = said.err.lines().filter(|line| line.contains("segment 2 is damaged")).count();
+    assert!((1..=last - first + 1).contains(&(refused as u64)), "{said:?}");
+}

@@ -3,9 +3,13 @@
 
 mod support;
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use support::{Place, answer, line, run, run_with_input, serve, serve_on, spawn};
+use quipu_tests::running::Running;
+use support::{
+    Place, answer, line, quipu_without_words, run, run_with_input, serve, serve_on, spawn,
+};
 
 #[test]
 fn every_command_that_takes_a_server_works_on_one() {
@@ -72,6 +76,25 @@ fn tail_says_that_its_server_is_away_and_goes_on_when_it_is_back() {
     answer(&tail.wait_with_output().unwrap())
         .complains("connection lost")
         .complains("connected again");
+}
+
+/// Standard error is a full disk: the message of the lost connection took the connection along.
+#[test]
+fn tail_goes_on_where_nothing_can_be_said() {
+    let place = Place::new();
+    let serving = serve(&place.log);
+    let address = serving.listen.clone();
+    let append = format!("append --server {address} Call 42 --event-type Rang");
+    run(&append).code(0);
+    let mut command = quipu_without_words();
+    let tail = format!("tail --server {address} --after 0 --json");
+    let mut tail = Running::start(command.args(tail.split(' ')).stdout(Stdio::piped()));
+    assert!(tail.line().contains("\"position\":1"));
+    serving.kill();
+    let serving = serve_on(&place.log, &address);
+    run(&append).code(0);
+    assert!(tail.line().contains("\"position\":2"));
+    drop(serving);
 }
 
 #[test]

@@ -4,9 +4,10 @@
 
 mod support;
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use quipu_tests::running;
+use quipu_tests::running::{self, Running};
 use rustix::process::Signal;
 use support::{
     Place, answer, line, quipu, quipu_with_open_files, run, run_with_input, serve, serve_by, signal,
@@ -22,6 +23,28 @@ fn a_signal_stops_it_in_order_and_it_exits_with_0() {
         let status = run(&format!("status --log {} --json", place.log)).code(0).json();
         assert_eq!(status[0]["closed_in_order"], true);
     }
+}
+
+#[test]
+fn it_serves_on_where_nobody_hears_that_it_is_ready() {
+    let place = Place::new();
+    let mut command = quipu();
+    let serve = format!("serve --log {} --listen 127.0.0.1:0 --http none", place.log);
+    let command = command.args(serve.split(' ')).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut serving = Running::start(command);
+    drop(serving.stdout.take());
+    // It is ready once it has a segment and waits for signals.
+    let status = || run(&format!("status --log {} --json", place.log));
+    let ready_within = Instant::now() + Duration::from_mins(1);
+    while status().code != 0 {
+        assert!(Instant::now() < ready_within, "it has not made its log");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    std::thread::park_timeout(Duration::from_millis(300));
+    assert!(serving.try_wait().unwrap().is_none(), "it ended");
+    signal(&serving, Signal::TERM);
+    assert_eq!(serving.wait().unwrap().code(), Some(0));
+    assert_eq!(status().code(0).json()[0]["closed_in_order"], true);
 }
 
 #[test]
@@ -59,6 +82,9 @@ fn settings_out_of_range_are_2_and_name_the_range() {
             .complains("a multiple of 4096 from 64.0 KiB to 1.0 GiB");
     }
     run(&format!("{serve} --connections-max 0")).code(2).complains("from 1 on");
+    for workers in ["0", "18446744073709551615"] {
+        run(&format!("{serve} --workers {workers}")).code(2).complains("1..=1024");
+    }
     run(&format!("serve --log {} --listen nowhere --http none", place.log))
         .code(2)
         .complains("--listen");

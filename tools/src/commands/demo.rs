@@ -19,6 +19,7 @@ use crate::log_args::{LogArgs, status_of};
 use crate::output::{Output, terminal_columns};
 use crate::record_printer::RecordPrinter;
 use crate::session::Target;
+use crate::temporary_log::TemporaryLog;
 use crate::units;
 use crate::wait::{now, pause_until, since, until};
 
@@ -38,10 +39,7 @@ pub(crate) struct Args {
 /// Gives the tour.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let parent = args.parent.clone().unwrap_or_else(std::env::temp_dir);
-    let folder =
-        tempfile::Builder::new().prefix("quipu-demo-").tempdir_in(&parent).map_err(|error| {
-            Failure::Unreachable(format!("cannot write in {}: {error}", parent.display()))
-        })?;
+    let folder = TemporaryLog::create(&parent, "quipu-demo-")?;
     let place = LogArgs::at(folder.path().to_owned());
     let mut tour = Tour { out, log: place.open()?, step: 0 };
     tour.welcome(folder.path())?;
@@ -57,7 +55,7 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     tour.reopen()?;
     tour.verify(&place)?;
     tour.log.close();
-    folder.close().map_err(|error| Failure::Unreachable(format!("cannot remove it: {error}")))?;
+    folder.close()?;
     farewell(out)
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quipu_client::{Embedded, Options};
+use quipu_client::Embedded;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -18,6 +18,7 @@ use crate::open_args::{OpenArgs, Path as Way};
 use crate::output::{Output, whisper};
 use crate::session::Target;
 use crate::table::{Column, Table, write_facts};
+use crate::temporary_log::TemporaryLog;
 use crate::units;
 
 /// A server's connections are descriptors.
@@ -78,16 +79,24 @@ struct Found {
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let ways = [Way::Direct, Way::Buffered, Way::IoUring];
     whisper(format_args!("{} runs of {} s each", ways.len() * 3, args.seconds));
+    let folder = TemporaryLog::create(&args.log, "quipu-doctor-")?;
     let mut backends = Vec::new();
     let mut space = (0, false);
     for way in ways {
         let backend = name(way);
-        let (refused, found) = match try_out(args, OpenArgs::by(way).options(), &mut space)? {
+        let log = folder.path().join(backend);
+        let (refused, found) = match try_out(&log, way, args.seconds, &mut space)? {
             Ok(found) => (None, Some(found)),
             Err(refused) => (Some(refused), None),
         };
         backends.push(Tried { backend, refused, found });
     }
+    if let [Tried { refused: Some(refused), .. }, ..] = &backends[..]
+        && backends.iter().all(|tried| tried.found.is_none())
+    {
+        return Err(Failure::Unreachable(format!("no log can be opened here: {refused}")));
+    }
+    folder.close()?;
     let limit = |resource| getrlimit(resource).current;
     let findings = Findings {
         cores: cores(),
@@ -118,12 +127,12 @@ fn cores() -> usize {
 
 /// What a log that is opened so gives, or why it cannot be.
 fn try_out(
-    args: &Args,
-    options: Options,
+    log: &Path,
+    way: Way,
+    seconds: u64,
     space: &mut (u64, bool),
 ) -> Result<Result<Found, String>, Failure> {
-    let folder = temporary(&args.log)?;
-    let log = match Embedded::open(folder.path().join("log"), options) {
+    let log = match Embedded::open(log, OpenArgs::by(way).options()) {
         Ok(log) => log,
         Err(error) => return Ok(Err(error.to_string())),
     };
@@ -140,22 +149,14 @@ fn try_out(
         unlinked: false,
         spread: false,
         events: None,
-        seconds: args.seconds,
+        seconds,
         rate: None,
     };
     let alone = measure(&plan(1), Target::Log(&log))?;
     let busy = beside_work(|| measure(&plan(1), Target::Log(&log)))?;
     let crowded = measure(&plan(64), Target::Log(&log))?;
     log.close();
-    folder.close().map_err(|error| Failure::Unreachable(format!("cannot remove it: {error}")))?;
     Ok(Ok(Found { alone, busy, crowded }))
-}
-
-fn temporary(parent: &Path) -> Result<tempfile::TempDir, Failure> {
-    let made = tempfile::Builder::new().prefix("quipu-doctor-").tempdir_in(parent);
-    made.map_err(|error| {
-        Failure::Unreachable(format!("cannot write in {}: {error}", parent.display()))
-    })
 }
 
 /// Does something while every core has a thread that never waits.

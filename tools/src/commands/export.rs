@@ -1,6 +1,6 @@
 //! `quipu export`: events as lines of JSON that `import` reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use futures::executor::block_on;
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// How to write them.
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
-    /// Write to this file, which appears once it is whole. Default: standard output.
+    /// Write to this file, which appears once it is whole. Default, and `-`: standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Also the system's own events, which `import` does not take.
@@ -56,7 +56,8 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let filter = Filter { include_system: args.system, ..Filter::default() };
     let request = ReadRequest { filter, from: Some(args.from), ..ReadRequest::default() };
     let mut records = store.events().read(request);
-    let mut file = args.output.as_deref().map(NewFile::create).transpose()?;
+    let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    let mut file = path.map(NewFile::create).transpose()?;
     let mut progress = Progress::new(Some(total), Unit::Events);
     let (mut line, mut written) = (Vec::new(), 0);
     loop {
@@ -74,11 +75,15 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
         }
     }
     drop(progress);
-    if let (Some(file), Some(path)) = (file, &args.output) {
+    // A part of the log must not take the place of an earlier export of all of it.
+    if args.to.is_none_or(|to| last < Position(to)) {
+        store.check_whole()?;
+    }
+    if let (Some(file), Some(path)) = (file, path) {
         file.finish()?;
         note(format_args!("{} in {}", plural(written, "event"), path.display()));
     }
-    store.check_whole()
+    Ok(())
 }
 
 fn write(

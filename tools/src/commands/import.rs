@@ -11,7 +11,7 @@ use futures::executor::block_on;
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, StreamExt};
 use quipu_client::{
-    Append, AppendError, AppendOutcome, EventStore, ExpectedVersion, Version, json,
+    Append, AppendError, AppendOutcome, EventStore, ExpectedVersion, ReadError, Version, json,
 };
 use serde::Serialize;
 
@@ -216,7 +216,8 @@ impl From<Result<AppendOutcome, AppendError>> for LineOutcome {
             Err(
                 error @ (AppendError::Invalid(_)
                 | AppendError::Conflict(_)
-                | AppendError::IdConflict { .. }),
+                | AppendError::IdConflict { .. }
+                | AppendError::Read(ReadError::Corruption(_))),
             ) => Self::Refused(error.to_string()),
             Err(error) => Self::Stopped(error),
         }

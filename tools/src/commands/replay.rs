@@ -173,7 +173,7 @@ fn each(
 }
 
 fn replay(args: &Args, handler: &str, out: &mut Output) -> Result<(), Failure> {
-    let store = args.store.open()?;
+    let store = args.store.open_existing()?;
     let notes = block_on(HandlerNotes::of(store.shared(), &args.bus.bus, handler))?;
     let replay_id = block_on(notes.replay(args.request()))?;
     // A log that is open here is open nowhere else: no bus can begin it now.

@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
+use super::bench::from_1_to;
 use crate::failure::Failure;
 use crate::log_args::LogArgs;
 use crate::open_args::OpenArgs;
@@ -19,6 +20,8 @@ use crate::output::{Output, note, whisper};
 use crate::signals::Signals;
 use crate::units;
 
+/// More would only be in each other's way.
+const WORKERS_MAX: u64 = 1_024;
 /// Threads for what may wait for the disk.
 const BLOCKING_THREADS_MAX: usize = 64;
 
@@ -56,8 +59,8 @@ pub(crate) struct Args {
         default_value_t = ServerOptions::default().connections_max)]
     connections_max: usize,
     /// Threads that serve connections; default: one a core.
-    #[arg(long, value_name = "N")]
-    workers: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = from_1_to(WORKERS_MAX))]
+    workers: Option<u64>,
     /// Size of a segment, such as 64MiB, a multiple of 4096; below 32 MiB, an append may take a
     /// quarter of it.
     #[arg(long, value_name = "BYTES", value_parser = segment_bytes,
@@ -92,8 +95,8 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
 
 fn runtime(args: &Args) -> Result<Runtime, Failure> {
     let mut builder = Builder::new_multi_thread();
-    if let Some(workers) = args.workers {
-        builder.worker_threads(workers.get());
+    if let Some(workers) = args.workers.and_then(|workers| usize::try_from(workers).ok()) {
+        builder.worker_threads(workers);
     }
     builder
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -115,7 +118,14 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let options =
         ServerOptions { connections_max: args.connections_max, ..ServerOptions::default() };
     let server = Server::start(Arc::clone(log.log()), ports, options);
-    say_ready(&server, out)?;
+    match say_ready(&server, out) {
+        // Nobody wants to hear it; whoever asks for the log is served all the same.
+        Ok(()) | Err(Failure::ReaderGone) => {}
+        Err(failure) => {
+            server.stop().await;
+            return Err(failure);
+        }
+    }
     signals.next().await;
     whisper("stopping; once more ends it at once");
     tokio::select! {

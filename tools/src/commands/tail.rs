@@ -1,17 +1,12 @@
 //! `quipu tail`: follows a log that another program writes, or a server's.
 
-use std::time::Duration;
-
 use quipu_client::{Filter, Position, StartAfter, SubscribeRequest, SubscriptionItem};
 
 use crate::failure::Failure;
 use crate::output::{Output, whisper};
 use crate::record_printer::RecordPrinter;
 use crate::store_args::StoreArgs;
-use crate::wait;
-
-/// How often the log is asked for what its writer has stored since.
-const REFRESH_EVERY: Duration = Duration::from_millis(50);
+use crate::wait::{self, REFRESH_EVERY};
 
 const EXAMPLES: &str = "Examples:
   quipu tail --log ./log

@@ -61,6 +61,13 @@ pub(crate) fn quipu_with_open_files(most: u32) -> Command {
     shell
 }
 
+/// The binary, whose standard error is a full disk.
+pub(crate) fn quipu_without_words() -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full", env!("CARGO_BIN_EXE_quipu")]);
+    shell
+}
+
 /// Runs a command line; arguments are separated by single spaces.
 pub(crate) fn run(line: &str) -> Answer {
     answer(&running::output(quipu().args(line.split(' '))))

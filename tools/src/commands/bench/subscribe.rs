@@ -1,13 +1,14 @@
 //! `quipu bench subscribe`: how fast subscribers catch up, and how soon they hear of what is new.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use futures::future::try_join_all;
 use hdrhistogram::Histogram;
 use quipu_client::{
-    EventStore, Filter, Position, Remote, StartAfter, SubscribeRequest, SubscriptionItem,
+    Embedded, EventStore, Filter, Position, Remote, StartAfter, SubscribeRequest, SubscriptionItem,
 };
 use quipu_engine::clock::{Clock, System};
 use tokio::runtime::{Builder, Runtime};
@@ -19,6 +20,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::Target;
 use crate::store_args::{StoreArgs, cannot_connect};
+use crate::wait::{REFRESH_EVERY, now, pause_until};
 
 const EXAMPLES: &str = "Examples:
   quipu bench subscribe --log ./bench-log --subscribers 4
@@ -107,17 +109,32 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
     })
 }
 
-fn on_threads(args: &Args, log: &dyn EventStore) -> Result<Vec<Heard>, Failure> {
+fn on_threads(args: &Args, log: &Embedded) -> Result<Vec<Heard>, Failure> {
     let work = || {
         let heard = RefCell::new(Heard::nothing());
         runtime()?.block_on(listen(args, log, &heard))?;
         Ok(heard.into_inner())
     };
+    // Who ends when caught up hears of nothing new.
+    let is_over = AtomicBool::new(args.seconds.is_none());
     std::thread::scope(|scope| {
         let subscribers: Vec<_> = (0..args.subscribers).map(|_| scope.spawn(work)).collect();
+        let refresher = scope.spawn(|| refresh_until(log, &is_over));
         let heard = subscribers.into_iter().map(std::thread::ScopedJoinHandle::join);
-        heard.map(|it| it.expect("a subscriber does not panic")).collect()
+        let heard = heard.map(|it| it.expect("a subscriber does not panic")).collect();
+        is_over.store(true, Ordering::Relaxed);
+        refresher.join().expect("looking does not panic")?;
+        heard
     })
+}
+
+/// Looks for what the log's writer has stored.
+fn refresh_until(log: &Embedded, is_over: &AtomicBool) -> Result<(), Failure> {
+    while !is_over.load(Ordering::Relaxed) {
+        log.refresh()?;
+        pause_until(now() + REFRESH_EVERY);
+    }
+    Ok(())
 }
 
 /// So that what many subscribers cost is not what their threads cost.

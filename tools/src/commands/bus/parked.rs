@@ -1,8 +1,10 @@
 //! `quipu bus parked`: events that a handler could not handle, and what is to become of them.
 
+use std::collections::BTreeSet;
+
 use clap::Subcommand;
 use futures::executor::block_on;
-use quipu_client::{HandlerNotes, ParkedEvent, Position};
+use quipu_client::{BusError, HandlerNotes, ParkedEvent, Position};
 use serde_json::json;
 
 use super::BusArg;
@@ -91,18 +93,18 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
             list(&block_on(handler.notes(&store)?.parked())?, out)
         }
         Action::Replay { handler, which } => {
-            let store = handler.store.open()?;
+            let store = handler.store.open_existing()?;
             let notes = handler.notes(&store)?;
-            let positions = which.positions(&notes)?;
+            let positions = which.positions(handler, &notes)?;
             for position in &positions {
                 block_on(notes.replay_parked(*position))?;
             }
             told(out, "asked", &positions)
         }
         Action::Drop { handler, which, reason } => {
-            let store = handler.store.open()?;
+            let store = handler.store.open_existing()?;
             let notes = handler.notes(&store)?;
-            let positions = which.positions(&notes)?;
+            let positions = which.positions(handler, &notes)?;
             for position in &positions {
                 block_on(notes.drop_parked(*position, reason))?;
             }
@@ -118,16 +120,27 @@ impl HandlerArgs {
 }
 
 impl Which {
-    fn positions(&self, notes: &HandlerNotes) -> Result<Vec<Position>, Failure> {
+    /// Each once, and all of them parked: nothing is done where one is not.
+    fn positions(
+        &self,
+        handler: &HandlerArgs,
+        notes: &HandlerNotes,
+    ) -> Result<BTreeSet<Position>, Failure> {
+        let parked = block_on(notes.parked())?;
+        let parked: BTreeSet<Position> = parked.iter().map(|event| event.position).collect();
         if self.all {
-            let parked = block_on(notes.parked())?;
-            return Ok(parked.iter().map(|event| event.position).collect());
+            return Ok(parked);
         }
-        Ok(self.positions.iter().copied().map(Position).collect())
+        let asked: BTreeSet<Position> = self.positions.iter().copied().map(Position).collect();
+        if let Some(position) = asked.difference(&parked).next() {
+            let (handler, position) = (handler.handler.clone(), *position);
+            return Err(BusError::NotParked { handler, position }.into());
+        }
+        Ok(asked)
     }
 }
 
-fn told(out: &mut Output, what: &str, positions: &[Position]) -> Result<(), Failure> {
+fn told(out: &mut Output, what: &str, positions: &BTreeSet<Position>) -> Result<(), Failure> {
     if out.is_json() {
         return out.object(&json!({ what: positions }));
     }

@@ -78,9 +78,32 @@ impl ProjectionArgs {
                 if all.iter().any(|it| it.name() == projection.name()) {
                     return Err(refuse(format!("{} is there twice", projection.name())));
                 }
-                all.push(Arc::new(projection));
+                let parks = self.park.iter().any(|parks| parks == projection.name());
+                all.push(Arc::new(if parks { projection.parking() } else { projection }));
             }
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the file is the test's own")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_projection_in_sql_can_be_told_to_park_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("models.toml");
+        let toml = "[[projection]]\nname = \"days\"\ntables = \"\"\nstatement = \"SELECT 1\"\n";
+        std::fs::write(&file, toml).unwrap();
+        let on_failure = |park: &[&str]| {
+            let park = park.iter().map(|&name| name.to_owned()).collect();
+            let (sql, unfit_json) = (vec![file.clone()], Unfit::Bytes);
+            let chosen = ProjectionArgs { sql, park, unfit_json }.open(&["days".to_owned()]);
+            chosen.unwrap()[0].on_failure()
+        };
+        assert_eq!(on_failure(&[]), OnFailure::Stop);
+        assert_eq!(on_failure(&["days"]), OnFailure::Park);
     }
 }

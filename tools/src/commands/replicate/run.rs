@@ -85,7 +85,7 @@ async fn follow(replicator: &Replicator) -> Result<Summary, Failure> {
     whisper("stopping after this batch; once more ends it at once");
     tokio::select! {
         ended = running => Ok(ended?),
-        () = signals.next() => Err(Failure::Unreachable("ended at once".to_owned())),
+        () = signals.another() => Err(Failure::Unreachable("ended at once".to_owned())),
     }
 }
 
