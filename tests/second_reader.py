@@ -180,17 +180,10 @@ class SegmentFile:
     def read_group(self, offset):
         """The group at `offset`, if it is valid (§5.3)."""
         head = self.read(offset, GROUP.size)
-        demand(len(head) == GROUP.size, "the file ends where a group should start")
-        (magic, kind, zero, length, body_bytes, frames, records, epoch, own_offset,
-         first_position, durable_upto, chain, zeros, group_sum) = GROUP.unpack(head)
-        demand(magic == b"QGRP" and DATA <= kind <= SEAL, "no group: its magic or kind is unknown")
-        demand(not any(zero + zeros), "a group header's zero is not zero")
+        (_, kind, _, length, body_bytes, frames, records, epoch, own_offset,
+         first_position, durable_upto, chain, _, group_sum) = read_group_header(head)
         demand(offset == own_offset, f"the group was written for offset {own_offset}")
-        demand(length == -(-(GROUP.size + body_bytes) // BLOCK) * BLOCK
-               and length <= GROUP_BYTES_MAX, f"a group of {length} bytes")
         demand(offset + length <= self.header.segment_bytes, "a group passes segment_bytes")
-        demand(frames if kind == DATA else not (body_bytes or frames or records),
-               f"a group of kind {kind} with {frames} frames and {records} records")
         demand(durable_upto % BLOCK == 0 and BLOCK <= durable_upto <= offset,
                f"durable_upto is {durable_upto}")
         rest = self.read(offset + GROUP.size, length - GROUP.size)
@@ -246,10 +239,31 @@ class SegmentFile:
 
     def seems_used(self, first_position):
         """Whether a segment without a valid header has a group (§11)."""
-        groups = ((at, self.read(at, 48)) for at in self.magics(BLOCK))
-        return any(len(head) == 48 and struct.unpack_from("<Q", head, 32)[0] == at
-                   and struct.unpack_from("<Q", head, 40)[0] >= first_position
-                   for at, head in groups)
+        for at in self.magics(BLOCK):
+            try:
+                header = read_group_header(self.read(at, GROUP.size))
+            except Invalid:
+                continue
+            own_offset, first = header[8:10]
+            if own_offset == at and first >= first_position:
+                return True
+        return False
+
+
+def read_group_header(head):
+    """The fields of a group's header, if it is valid by itself."""
+    demand(len(head) == GROUP.size, "the file ends where a group should start")
+    fields = GROUP.unpack(head)
+    magic, kind, zero, length, body_bytes, frames, records, _, _, first_position = fields[:10]
+    demand(magic == b"QGRP" and DATA <= kind <= SEAL, "no group: its magic or kind is unknown")
+    demand(not any(zero + fields[12]), "a group header's zero is not zero")
+    demand(length == -(-(GROUP.size + body_bytes) // BLOCK) * BLOCK
+           and length <= GROUP_BYTES_MAX, f"a group of {length} bytes")
+    demand(all((frames, records, body_bytes)) if kind == DATA
+           else not (body_bytes or frames or records),
+           f"a group of kind {kind} with {frames} frames and {records} records")
+    demand(first_position + records <= MASK, "a group's positions do not fit 64 bits")
+    return fields
 
 
 def read_frames(body):
