@@ -1,5 +1,5 @@
-//! Types into JSON that can be read again, and JSON into types, with errors that name the field and never repeat a value: they go to logs, and
-//! what stands in a field may be what belongs in another.
+//! Types into JSON that can be read again, and JSON into types, with errors that name the field and
+//! never repeat a value: they go to logs, and what stands in a field may belong into another.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -200,7 +200,7 @@ fn events_that_are_asked_for_are_read_as_the_window_has_room() {
     });
 }
 
-/// A handler that leaves alone what was handled before left these alone, too, and that handled them.
+/// A handler that leaves replays alone left these alone, too, and so they were handled.
 #[test]
 fn a_parked_event_is_no_replay_in_whatever_way_it_comes_again() {
     block_on(async {

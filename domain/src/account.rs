@@ -28,8 +28,8 @@ use crate::money::{Money, MoneyError};
 /// 5. An account is closed at a balance of zero.
 /// 6. A balance that no amount can hold is refused.
 ///
-/// The state has an entry for each payment ever received, some 80 bytes in a snapshot: with more than
-/// about 13,000 it is larger than an event may be by default, and no snapshot is taken any more.
+/// The state has an entry for each payment ever received, some 80 bytes in a snapshot: with more
+/// than about 13,000 it is larger than an event may be by default, and no snapshot is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     status: AccountStatus,

@@ -4,8 +4,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Sends a message to the host's log: `tell!(warn, %error, "…")` as with `tracing`. The subscriber is
-/// the host's, too: the usual one panics where standard error cannot be written, as on a full disk.
+/// Sends a message to the host's log: `tell!(warn, %error, "…")` as with `tracing`. The subscriber
+/// is the host's, too: the usual one panics where standard error cannot be written, as on a full
+/// disk.
 macro_rules! tell {
     ($level:ident, $($message:tt)+) => {
         $crate::host::quietly(|| tracing::$level!($($message)+))

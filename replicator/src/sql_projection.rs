@@ -78,7 +78,8 @@ impl SqlProjection {
         file.projection.into_iter().map(Self::new).collect()
     }
 
-    /// The same, which keeps an event that it cannot apply in `event_parked`, whatever its file says.
+    /// The same, which keeps an event that it cannot apply in `event_parked`, whatever its file
+    /// says.
     #[must_use]
     pub fn parking(self) -> Self {
         Self { on_failure: OnFailure::Park, ..self }

@@ -158,8 +158,8 @@ impl Read for Counting {
     }
 }
 
-/// A file that appears under its name only when it is whole. What is no file, a pipe or a device, is
-/// written to as it is.
+/// A file that appears under its name only when it is whole. What is no file, a pipe or a device,
+/// is written to as it is.
 pub(crate) struct NewFile {
     path: PathBuf,
     /// Removed if it is not finished.

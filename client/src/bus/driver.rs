@@ -15,7 +15,6 @@ use quipu_types::Position;
 
 use super::calls::{Attempted, Calls, Code, End, Failure};
 use super::clock::now;
-use super::delivery::Delivery;
 use super::handler::Unreadable;
 use super::in_hand::InHand;
 use super::lanes::{Cause, Lanes, Work};
@@ -223,15 +222,11 @@ impl Driver {
             if works.is_empty() {
                 return;
             }
-            let attempt = self.calls.clone().attempt(self.deliveries(&works));
+            let is_parked = |work: &Work| self.handler.is_parked(work.record.position());
+            let deliveries = works.iter().map(|work| work.delivery(is_parked(work)));
+            let attempt = self.calls.clone().attempt(deliveries.collect());
             self.call(works, attempt);
         }
-    }
-
-    fn deliveries(&self, works: &[Work]) -> Vec<Delivery> {
-        let notes = self.handler.notes.lock();
-        let is_parked = |work: &Work| notes.parked.get(work.record.position()).is_some();
-        works.iter().map(|work| work.delivery(is_parked(work))).collect()
     }
 
     fn call(&mut self, works: Vec<Work>, call: impl Future<Output = Attempted> + Send + 'static) {
@@ -354,7 +349,7 @@ impl Driver {
         for work in works {
             self.count_retry(&work);
             let (lane, position) = (work.lane, work.record.position());
-            if self.handler.notes.lock().parked.get(position).is_some() {
+            if self.handler.is_parked(position) {
                 self.note(work, Note::ParkedHandled { position });
             } else {
                 self.settle(&work);

@@ -233,6 +233,11 @@ impl HandlerShared {
         }
     }
 
+    /// Whether an event is parked now.
+    pub(super) fn is_parked(&self, position: Position) -> bool {
+        self.notes.lock().parked.get(position).is_some()
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.settings.name
     }

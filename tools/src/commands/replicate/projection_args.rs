@@ -87,7 +87,6 @@ impl ProjectionArgs {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the file is the test's own")]
 mod tests {
     use super::*;
 
@@ -96,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("models.toml");
         let toml = "[[projection]]\nname = \"days\"\ntables = \"\"\nstatement = \"SELECT 1\"\n";
-        std::fs::write(&file, toml).unwrap();
+        quipu_tests::tamper::write(&file, toml);
         let on_failure = |park: &[&str]| {
             let park = park.iter().map(|&name| name.to_owned()).collect();
             let (sql, unfit_json) = (vec![file.clone()], Unfit::Bytes);
