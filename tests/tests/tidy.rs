@@ -243,6 +243,19 @@ fn no_file_names_a_machine() {
     }));
 }
 
+/// The engine calls a host's log from threads that must not die of it.
+#[test]
+fn the_engine_tells_a_host_only_through_the_guard() {
+    let in_engine = |file: &&RepositoryFile| {
+        file.path.starts_with("engine/src/") && !file.path.ends_with("/host.rs")
+    };
+    refuse(rust_files().filter(in_engine).flat_map(|file| {
+        numbered_code(file.shipped())
+            .filter(|(_, code)| has_word(code, "tracing"))
+            .map(|(number, _)| file.problem(number, "say it with `tell!` of engine/src/host.rs"))
+    }));
+}
+
 #[test]
 fn every_dependency_comes_from_crates_io() {
     let locks = FILES.iter().filter(|file| file.path.ends_with("Cargo.lock"));
