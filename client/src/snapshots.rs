@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use blocking::unblock;
 use futures::FutureExt;
-use futures::executor::block_on;
 use futures::future::{AbortHandle, BoxFuture, abortable};
+use futures_lite::future::block_on;
 use parking_lot::{Condvar, Mutex};
 use quipu_types::{AggregateKey, Version};
 

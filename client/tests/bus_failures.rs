@@ -149,6 +149,30 @@ fn a_publisher_waits_for_no_handler() {
     });
 }
 
+/// The executor of `futures` cannot be called inside of itself.
+#[test]
+fn the_code_of_a_handler_may_wait_for_futures_in_any_way() {
+    block_on(async {
+        let log = Log::new();
+        let bus = log.bus().await;
+        let (store, book) = (log.store.clone(), Book::default());
+        let writes = book.clone();
+        let code = move |delivery: &Delivery| {
+            let key = AggregateKey::new("Letter", delivery.record().aggregate_id());
+            let letter = store.new_event(key, "Written", "{}");
+            futures::executor::block_on(store.append(Append::any(vec![letter])))?;
+            writes.write(delivery);
+            Ok(())
+        };
+        let handler = Handler::new("letters").of_type("Begun").backoff(hasty(0));
+        bus.subscribe(handler, code).await.unwrap();
+        let at = log.store(&[("a", "Begun"), ("b", "Begun")]).await;
+        book.filled(2).await;
+        assert_eq!(book.positions(), at);
+        bus.stop().await.unwrap();
+    });
+}
+
 #[test]
 fn a_panic_is_a_failure_with_its_words() {
     block_on(async {

@@ -151,6 +151,12 @@ pub enum ReplicateError {
         /// One of the projections.
         projection: String,
     },
+    /// Postgres takes connections, and says nothing.
+    #[error("connect: Postgres has not let anybody in for {seconds} s")]
+    NoAnswer {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The log cannot be read.
     #[error("the log: {0}")]
     Log(#[from] ReadError),
@@ -169,7 +175,7 @@ impl ReplicateError {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Sql(error) => error.remedy() == Remedy::Wait,
-            Self::Fenced { .. } => true,
+            Self::Fenced { .. } | Self::NoAnswer { .. } => true,
             Self::Log(error) => matches!(error, ReadError::Unavailable(_)),
             _ => false,
         }

@@ -130,13 +130,23 @@ pub(crate) async fn forget(session: &Session, label: &str) -> Result<(), SqlErro
     session.execute("forget what was made", &session.own(FORGET), &[&label]).await.map(drop)
 }
 
-async fn migrate_one(
+/// Checks that the tables of a projection are still those that it makes: somebody may have rebuilt
+/// them by another definition.
+pub(crate) async fn check(
     session: &Session,
-    place: &Place,
+    projection: &dyn Projection,
+) -> Result<(), ReplicateError> {
+    let (migrations, definition) = (projection.migrations(), projection.definition());
+    made(session, projection.name(), &migrations, definition).await.map(drop)
+}
+
+/// How many of the migrations were made.
+async fn made(
+    session: &Session,
     label: &str,
     migrations: &[&str],
     definition: Option<&str>,
-) -> Result<(), ReplicateError> {
+) -> Result<i32, ReplicateError> {
     let found = session.query("look for tables", &session.own(FIND), &[&label]).await?;
     let (given, known) = (found.first().map_or(0, |row| row.get::<_, i32>(0)), migrations.len());
     let known = i32::try_from(known).unwrap_or(i32::MAX);
@@ -147,6 +157,17 @@ async fn migrate_one(
     if given > 0 && before.as_deref() != definition {
         return Err(ReplicateError::Redefined { projection: label.to_owned() });
     }
+    Ok(given)
+}
+
+async fn migrate_one(
+    session: &Session,
+    place: &Place,
+    label: &str,
+    migrations: &[&str],
+    definition: Option<&str>,
+) -> Result<(), ReplicateError> {
+    let given = made(session, label, migrations, definition).await?;
     let schema = place.of_tables();
     for (version, migration) in (1..).zip(migrations).skip(usize::try_from(given).unwrap_or(0)) {
         let doing = format!("make the tables of {label}");

@@ -13,7 +13,7 @@ use crate::applier::{Applier, Member};
 use crate::batch::BatchLimits;
 use crate::checkpoints::{self, Claim};
 use crate::error::ReplicateError;
-use crate::migrations::{EVENTS_RELATION, Place};
+use crate::migrations::{self, EVENTS_RELATION, Place};
 use crate::observer::Observer;
 use crate::postgres::Postgres;
 use crate::projection::Projection;
@@ -187,6 +187,10 @@ impl Pipeline {
             }
             let claim = Claim { subscriber, event_type, log_id, id };
             let checkpoint = checkpoints::take(session, &self.place.schema, claim).await?;
+            if id.is_none() {
+                // After the epoch was raised: whoever rebuilds from now on raises it again.
+                migrations::check(session, &**projection).await?;
+            }
             members.push(Member::new(Arc::clone(projection), checkpoint));
         }
         Ok(members)

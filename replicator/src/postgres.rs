@@ -17,6 +17,8 @@ use crate::sql_error::SqlError;
 /// The oldest server that will do.
 const SERVER_VERSION_MIN: u32 = 13;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to connect to one of the servers, several perhaps, and to be let in.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// A server that takes no bytes for so long, or whose machine is silent for twice as long, is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -94,22 +96,30 @@ impl Postgres {
         let failed = |error| SqlError::new("connect", error);
         let session = match &self.tls {
             None => {
-                let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+                let (client, connection) =
+                    answered(config.connect(NoTls)).await?.map_err(failed)?;
                 self.session(client, drive(connection))
             }
             Some(tls) => {
-                let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
+                let connected = answered(config.connect(tls.clone())).await?;
+                let (client, connection) = connected.map_err(failed)?;
                 self.session(client, drive(connection))
             }
         };
         check(&session).await?;
         // A commit need not wait for the disk: whatever a crash of Postgres takes back, it takes
-        // with its checkpoint, and then it is applied again. A statement that is cut off would be
-        // tried again for ever.
+        // with its checkpoint, and then it is applied again. A statement or a transaction that is
+        // cut off would be tried again for ever. A connection whose other end has gone without a
+        // word holds its locks until Postgres notices.
         let settings = format!(
             "SET search_path TO {}; SET synchronous_commit TO off; SET jit TO off; \
-             SET statement_timeout TO 0; SET TimeZone TO 'UTC'; SET client_min_messages TO warning",
-            quoted(schema)
+             SET statement_timeout TO 0; SET idle_in_transaction_session_timeout TO 0; \
+             SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'; \
+             SET tcp_keepalives_idle TO {silence}; SET tcp_keepalives_interval TO {silence}; \
+             SET tcp_keepalives_count TO 2; \
+             SET TimeZone TO 'UTC'; SET client_min_messages TO warning",
+            quoted(schema),
+            silence = SILENCE_MAX.as_secs(),
         );
         session.run("set up the connection", &settings).await?;
         Ok(session)
@@ -122,6 +132,13 @@ impl Postgres {
     ) -> Session {
         Session::new(client, quoted(&self.schema), tokio::spawn(connection).abort_handle())
     }
+}
+
+/// Its own time-out is of the way there only, not of what is said then.
+async fn answered<T>(connecting: impl Future<Output = T>) -> Result<T, ReplicateError> {
+    let seconds = ANSWER_TIMEOUT.as_secs();
+    let answered = tokio::time::timeout(ANSWER_TIMEOUT, connecting).await;
+    answered.map_err(|_| ReplicateError::NoAnswer { seconds })
 }
 
 /// What is wrong with a connection, whoever uses it is told.

@@ -56,6 +56,10 @@ fn is_of_statement(said: &DbError) -> bool {
 
 /// By the class of the state, its first two characters.
 fn remedy(state: &SqlState) -> Remedy {
+    // Of a server that is not the primary yet, or not any more.
+    if *state == SqlState::READ_ONLY_SQL_TRANSACTION {
+        return Remedy::Wait;
+    }
     match state.code().get(..2).unwrap_or_default() {
         // Connections, transactions that lost a race, resources and disks, a server that stops.
         "08" | "40" | "53" | "55" | "57" | "58" => Remedy::Wait,
@@ -93,6 +97,7 @@ mod tests {
             (SqlState::ADMIN_SHUTDOWN, Remedy::Wait),
             (SqlState::CANNOT_CONNECT_NOW, Remedy::Wait),
             (SqlState::T_R_DEADLOCK_DETECTED, Remedy::Wait),
+            (SqlState::READ_ONLY_SQL_TRANSACTION, Remedy::Wait),
             (SqlState::UNIQUE_VIOLATION, Remedy::LeaveOut),
             (SqlState::UNTRANSLATABLE_CHARACTER, Remedy::LeaveOut),
             (SqlState::STATEMENT_TOO_COMPLEX, Remedy::LeaveOut),

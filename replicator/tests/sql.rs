@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use quipu_client::json::parse_line;
-use quipu_replicator::{EventStoreMirror, OnFailure, Projection, SqlProjection, UnfitJson};
+use quipu_replicator::{
+    EventStoreMirror, OnFailure, Projection, ReplicateError, SqlProjection, UnfitJson,
+};
 use quipu_tests::shared_data;
-use support::{Bench, wait};
+use support::{Bench, Silent, Witness, wait};
 
 const COUNTS: &str = r#"
     [[projection]]
@@ -55,6 +57,27 @@ fn a_read_model_needs_no_rust() {
 }
 
 #[test]
+fn a_replicator_ends_whose_tables_were_rebuilt_by_another_definition() {
+    let Some(bench) = Bench::new() else { return };
+    let last = bench.append_plain(100);
+    let changed = COUNTS.replace("count(*)", "2 * count(*)");
+    let error = wait(async {
+        let witness = Witness::new();
+        let replicator = bench.replicator(read(COUNTS)).observed_by(Arc::clone(&witness) as _);
+        let running = tokio::spawn(async move { replicator.run(std::future::pending()).await });
+        witness.reached(last).await;
+        let rebuilder = bench.replicator(read(&changed));
+        rebuilder.rebuild("counts", Arc::new(Silent)).await.unwrap();
+        bench.append_plain(10);
+        running.await.unwrap().unwrap_err()
+    });
+    assert!(matches!(error, ReplicateError::Redefined { .. }), "{error}");
+    bench.catch_up(read(&changed));
+    assert_eq!(bench.value("SELECT sum(events) FROM counts"), "220");
+    bench.verify(read(&changed));
+}
+
+#[test]
 fn what_does_not_prepare_is_refused_and_leaves_nothing_behind() {
     let Some(bench) = Bench::new() else { return };
     bench.append_plain(10);
@@ -84,7 +107,7 @@ fn a_definition_that_has_changed_asks_for_a_rebuild() {
     let refused = refusal(&bench, &changed);
     assert!(refused.contains("quipu replicate rebuild counts"), "{refused}");
     let replicator = bench.replicator(read(&changed));
-    let rebuilt = wait(async { replicator.rebuild("counts", Arc::new(support::Silent)).await });
+    let rebuilt = wait(async { replicator.rebuild("counts", Arc::new(Silent)).await });
     assert_eq!(rebuilt.unwrap().0, 100);
     assert_eq!(bench.value("SELECT sum(events) FROM counts"), "200");
     bench.append_plain(10);

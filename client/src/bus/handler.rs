@@ -102,6 +102,9 @@ pub enum Unreadable {
     Stop,
 }
 
+/// Longer than any process runs, and no moment that cannot be told.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// The pauses after each failed attempt; after the last one the event is parked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backoff {
@@ -123,8 +126,9 @@ impl Backoff {
     pub(super) fn pause_after(&self, attempt: u32) -> Option<Duration> {
         let index = usize::try_from(attempt).ok()?.checked_sub(1)?;
         let pause = self.pauses.get(index)?;
+        let pause = (*pause).min(LONGEST);
         let jitter = self.jitter.clamp(0.0, 1.0) * (fastrand::f64() * 2.0 - 1.0);
-        Some(pause.mul_f64(1.0 + jitter))
+        Some(Duration::try_from_secs_f64(pause.as_secs_f64() * (1.0 + jitter)).unwrap_or(pause))
     }
 }
 
@@ -193,7 +197,7 @@ impl Handler {
     /// How long one attempt may take; 30 s by default.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout: timeout.max(Duration::from_millis(1)), ..self }
+        Self { timeout: timeout.clamp(Duration::from_millis(1), LONGEST), ..self }
     }
 
     /// The pauses between attempts.
@@ -278,6 +282,12 @@ mod tests {
             assert!(pause >= seconds * 0.8 && pause <= seconds * 1.2, "{attempt}: {pause}");
         }
         assert_eq!((backoff.pause_after(5), backoff.pause_after(0)), (None, None));
+        for jitter in [f64::NAN, f64::INFINITY, -1.0] {
+            let pauses = vec![Duration::MAX, Duration::ZERO];
+            let odd = Backoff { pauses, jitter };
+            assert!(odd.pause_after(1).unwrap() <= LONGEST * 2, "{jitter}");
+            assert_eq!(odd.pause_after(2), Some(Duration::ZERO), "{jitter}");
+        }
         let exact = Backoff { jitter: 0.0, ..backoff };
         assert_eq!(exact.pause_after(2), Some(Duration::from_secs(5)));
     }

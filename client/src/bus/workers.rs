@@ -9,8 +9,9 @@ use std::thread::{Builder, JoinHandle, current};
 
 use async_executor::{Executor, Task};
 use event_listener::Event;
-use futures::executor::block_on;
 use futures::future::select;
+// Not that of `futures`: inside of it no other can be called, and handlers may block.
+use futures_lite::future::block_on;
 use parking_lot::Mutex;
 
 use super::stop::Stop;

@@ -22,6 +22,8 @@ use crate::units;
 
 /// More would only be in each other's way.
 const WORKERS_MAX: u64 = 1_024;
+/// Files that the log, its index and the requests for health and metrics may have open.
+const FILES_OF_THE_LOG: u64 = 256;
 /// Threads for what may wait for the disk.
 const BLOCKING_THREADS_MAX: usize = 64;
 
@@ -86,9 +88,9 @@ fn segment_bytes(text: &str) -> Result<u64, String> {
 
 /// Serves until it is told to stop.
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Failure> {
-    allow_many_connections();
+    let open_files = allow_many_connections();
     let runtime = runtime(args)?;
-    let served = runtime.block_on(serve(args, out));
+    let served = runtime.block_on(serve(args, open_files, out));
     runtime.shutdown_background();
     served
 }
@@ -106,7 +108,7 @@ fn runtime(args: &Args) -> Result<Runtime, Failure> {
         .map_err(|error| Failure::Unreachable(format!("cannot start threads: {error}")))
 }
 
-async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
+async fn serve(args: &Args, open_files: u64, out: &mut Output) -> Result<(), Failure> {
     // Before anything else, so that no signal is missed.
     let mut signals = Signals::new()?;
     let http = (args.http != "none").then_some(args.http.as_str());
@@ -115,8 +117,8 @@ async fn serve(args: &Args, out: &mut Output) -> Result<(), Failure> {
     let options = args.how.options().with_segment_bytes(args.segment_bytes);
     let log = LogArgs { options, ..args.log.clone() };
     let log = open(log, &mut signals).await?;
-    let options =
-        ServerOptions { connections_max: args.connections_max, ..ServerOptions::default() };
+    let connections_max = connections_max(args.connections_max, open_files);
+    let options = ServerOptions { connections_max, ..ServerOptions::default() };
     let server = Server::start(Arc::clone(log.log()), ports, options);
     match say_ready(&server, out) {
         // Nobody wants to hear it; whoever asks for the log is served all the same.
@@ -150,12 +152,26 @@ async fn open(log: LogArgs, signals: &mut Signals) -> Result<Embedded, Failure> 
     }
 }
 
-/// A connection is a descriptor: as many as the system lets this process have.
-fn allow_many_connections() {
+/// A connection is a descriptor: as many as the system lets this process have. Says how many.
+fn allow_many_connections() -> u64 {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         note(format_args!("quipu: the limit on open files stays as it is: {error}"));
     }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// So many connections that the log still gets the files it needs, or as few as are wanted.
+fn connections_max(wanted: usize, open_files: u64) -> usize {
+    let most = open_files.saturating_sub(FILES_OF_THE_LOG).max(open_files / 4);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if wanted > most {
+        note(format_args!(
+            "quipu: {most} connections at most, not {wanted}: this process may have {open_files} \
+             open files"
+        ));
+    }
+    wanted.min(most)
 }
 
 fn end_at_once(meanwhile: &str) -> ! {
@@ -187,5 +203,23 @@ fn cannot_listen(error: &ListenError, args: &Args) -> Failure {
             }
         }
         error => Failure::Usage(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_the_log_the_files_it_needs() {
+        for (wanted, open_files, expected) in [
+            (2_000, u64::MAX, 2_000),
+            (2_000, 20_000, 2_000),
+            (2_000, 1_024, 768),
+            (500, 1_024, 500),
+            (2_000, 60, 15),
+        ] {
+            assert_eq!(connections_max(wanted, open_files), expected, "{open_files}");
+        }
     }
 }
