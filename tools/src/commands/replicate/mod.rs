@@ -76,6 +76,7 @@ impl From<ReplicateError> for Failure {
             | ReplicateError::UnknownProjection { .. } => Self::Usage(error.to_string()),
             ReplicateError::Log(error) => error.into(),
             ReplicateError::Sql(_)
+            | ReplicateError::NoAnswer { .. }
             | ReplicateError::OldServer { .. }
             | ReplicateError::Encoding { .. } => Self::Unreachable(error.to_string()),
             _ => Self::No(error.to_string()),
