@@ -114,7 +114,8 @@ impl Postgres {
         let settings = format!(
             "SET search_path TO {}; SET synchronous_commit TO off; SET jit TO off; \
              SET statement_timeout TO 0; SET idle_in_transaction_session_timeout TO 0; \
-             SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'; \
+             SELECT set_config(name, '0', false) FROM pg_settings
+             WHERE name = 'transaction_timeout'; \
              SET tcp_keepalives_idle TO {silence}; SET tcp_keepalives_interval TO {silence}; \
              SET tcp_keepalives_count TO 2; \
              SET TimeZone TO 'UTC'; SET client_min_messages TO warning",
