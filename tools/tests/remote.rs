@@ -3,12 +3,12 @@
 
 mod support;
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use quipu_tests::running::Running;
 use support::{
-    Place, answer, line, quipu_without_words, run, run_with_input, serve, serve_on, spawn,
+    Place, answer, line, quipu, quipu_without_words, run, run_with_input, serve, serve_on, spawn,
 };
 
 #[test]
@@ -58,35 +58,13 @@ fn a_server_that_cannot_be_reached_is_exit_code_3_and_a_wrong_address_2() {
     run("read").code(2).complains("--server");
 }
 
-#[test]
-fn tail_says_that_its_server_is_away_and_goes_on_when_it_is_back() {
+/// A tail of a server that is killed and comes back; it has heard of an event before and after.
+fn tail_over_a_restart(command: &mut Command) -> Running {
     let place = Place::new();
     let serving = serve(&place.log);
     let address = serving.listen.clone();
     let append = format!("append --server {address} Call 42 --event-type Rang");
     run(&append).code(0);
-    let mut tail = spawn(&format!("tail --server {address} --after 0 --json"));
-    assert!(tail.line().contains("\"position\":1"));
-    serving.kill();
-    let serving = serve_on(&place.log, &address);
-    run(&append).code(0);
-    assert!(tail.line().contains("\"position\":2"));
-    drop(serving);
-    tail.kill().unwrap();
-    answer(&tail.wait_with_output().unwrap())
-        .complains("connection lost")
-        .complains("connected again");
-}
-
-/// Standard error is a full disk: the message of the lost connection took the connection along.
-#[test]
-fn tail_goes_on_where_nothing_can_be_said() {
-    let place = Place::new();
-    let serving = serve(&place.log);
-    let address = serving.listen.clone();
-    let append = format!("append --server {address} Call 42 --event-type Rang");
-    run(&append).code(0);
-    let mut command = quipu_without_words();
     let tail = format!("tail --server {address} --after 0 --json");
     let mut tail = Running::start(command.args(tail.split(' ')).stdout(Stdio::piped()));
     assert!(tail.line().contains("\"position\":1"));
@@ -95,6 +73,22 @@ fn tail_goes_on_where_nothing_can_be_said() {
     run(&append).code(0);
     assert!(tail.line().contains("\"position\":2"));
     drop(serving);
+    tail
+}
+
+#[test]
+fn tail_says_that_its_server_is_away_and_goes_on_when_it_is_back() {
+    let mut tail = tail_over_a_restart(quipu().stderr(Stdio::piped()));
+    tail.kill().unwrap();
+    answer(&tail.wait_with_output().unwrap())
+        .complains("connection lost")
+        .complains("connected again");
+}
+
+/// The message of the lost connection took the connection along.
+#[test]
+fn tail_goes_on_where_nothing_can_be_said() {
+    tail_over_a_restart(&mut quipu_without_words());
 }
 
 #[test]
