@@ -13,6 +13,12 @@ impl<'a> Mount<'a> {
         Self::over(at, &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
     }
 
+    /// A file system in memory for so many files, folders among them; `None`, with a loud line,
+    /// where it cannot be mounted.
+    pub fn for_files(at: &'a Path, files: u64) -> Option<Self> {
+        Self::over(at, &["-t", "tmpfs", "-o", &format!("nr_inodes={files}"), "tmpfs"])
+    }
+
     /// The folder over itself, read-only; `None`, with a loud line, where it cannot be mounted.
     pub fn read_only(at: &'a Path) -> Option<Self> {
         let source = at.to_string_lossy();

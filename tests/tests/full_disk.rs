@@ -12,7 +12,7 @@ use quipu_tests::filled_log::{
     EVENTS, append, filled, goes_on, is_prefix_of_originals, open, open_read_only, read_all, says,
 };
 use quipu_tests::mount::Mount;
-use quipu_tests::tamper::{remove, write};
+use quipu_tests::tamper::{Folder, copy_folder, remove, write};
 
 #[test]
 fn a_log_on_a_read_only_file_system_can_be_read() {
@@ -68,6 +68,19 @@ fn a_full_disk_refuses_appends_and_nothing_else_and_recovers_by_itself() {
     drop(log);
     let log = open(&log_folder).unwrap();
     assert_eq!(read_all(&log).0.len() as u64, last + 21);
+}
+
+#[test]
+fn a_log_where_no_file_can_be_made_any_more_opens() {
+    let (source, folder) = (filled(), tempfile::tempdir().unwrap());
+    // The folder itself, and its lock, which is not copied.
+    let files = Folder(source.path()).names().len() as u64 + 2;
+    let Some(_mount) = Mount::for_files(folder.path(), files) else { return };
+    copy_folder(source.path(), folder.path());
+    write(&folder.path().join("lock"), Vec::new());
+    assert!(std::fs::write(folder.path().join("one more"), []).is_err(), "there is room for it");
+    let log = open(folder.path()).unwrap();
+    is_prefix_of_originals(&log, EVENTS);
 }
 
 /// Other files may take even the space that the log keeps free for itself.

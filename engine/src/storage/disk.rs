@@ -8,13 +8,16 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock};
+use rustix::fs::{
+    Advice, AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fadvise, fallocate, flock,
+    openat, renameat, statat, unlinkat,
+};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::map::map;
@@ -26,7 +29,7 @@ use super::{
 use crate::format::{BLOCK_BYTES, block_ceil, zeroed_blocks};
 use crate::host::tell;
 
-const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE_FOLDER: u32 = 0o700;
 /// Space is zeroed in writes of this size where the file system cannot allocate.
 const ZERO_STEP_BYTES: usize = 1 << 20;
@@ -67,9 +70,8 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A log's folder.
+/// A log's folder: the one that was opened, whatever its path leads to later.
 pub struct DiskStorage {
-    folder: PathBuf,
     directory: File,
     access: Access,
     direct: bool,
@@ -88,15 +90,15 @@ impl DiskStorage {
         backend: Backend,
         mapping: Mapping,
     ) -> io::Result<Self> {
-        let folder = folder.as_ref().to_path_buf();
+        let folder = folder.as_ref();
         if access == Access::ReadWrite {
-            create_folder(&folder)?;
+            create_folder(folder)?;
         }
-        let directory = File::open(&folder)?;
+        let directory = File::open(folder)?;
         if !directory.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
-        let mut storage = Self { folder, directory, access, direct: false, mapping, ring: None };
+        let mut storage = Self { directory, access, direct: false, mapping, ring: None };
         storage.direct = match backend {
             Backend::Buffered => false,
             Backend::Auto => storage.takes_direct_io()?,
@@ -116,24 +118,33 @@ impl DiskStorage {
         Ok(storage)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    /// Opens a file of the folder; never through a link.
+    fn open_at(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(retry_on_intr(|| openat(&self.directory, name, flags, PRIVATE_FILE))?.into())
     }
 
-    /// Tries on a temporary file (when writing) or on one that stays (when only reading).
+    fn remove_at(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
+    fn rename_at(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.directory, from, &self.directory, to)?)
+    }
+
+    /// Tries on a file that is there, and, in a folder without a log, on a temporary one: where
+    /// there is no space any more a log still opens.
     fn takes_direct_io(&self) -> io::Result<bool> {
-        let probe = match self.access {
-            Access::ReadWrite => {
+        let probe = match self.list()?.iter().find(|it| stays(&it.name)) {
+            Some(entry) => self.open_at(&entry.name, OFlags::RDONLY | OFlags::DIRECT),
+            None if self.access == Access::ReadOnly => return Ok(false),
+            None => {
                 let name = format!("{PROBE_STEM}{}.tmp", std::process::id());
-                let path = self.path(&name);
-                let probe = self.options(true).create(true).truncate(false).open(&path);
-                fs::remove_file(&path).or_else(ignore_missing)?;
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT;
+                let probe = self.open_at(&name, flags);
+                self.remove_at(&name).or_else(ignore_missing)?;
                 probe
             }
-            Access::ReadOnly => match self.list()?.iter().find(|it| stays(&it.name)) {
-                Some(entry) => self.options(true).open(self.path(&entry.name)),
-                None => return Ok(false),
-            },
         };
         match probe {
             Ok(_) => Ok(true),
@@ -142,35 +153,23 @@ impl DiskStorage {
         }
     }
 
-    fn options(&self, direct: bool) -> fs::OpenOptions {
-        let mut flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if self.access == Access::ReadWrite {
-            flags |= OFlags::DSYNC;
-        }
-        if direct {
-            flags |= OFlags::DIRECT;
-        }
-        let mut options = File::options();
-        options
-            .read(true)
-            .write(self.access == Access::ReadWrite)
-            .mode(PRIVATE_FILE)
-            .custom_flags(flags.bits().cast_signed());
-        options
+    /// How segments are opened.
+    fn flags(&self) -> OFlags {
+        let direct = if self.direct { OFlags::DIRECT } else { OFlags::empty() };
+        direct
+            | match self.access {
+                Access::ReadOnly => OFlags::RDONLY,
+                Access::ReadWrite => OFlags::RDWR | OFlags::DSYNC,
+            }
     }
 
     /// Writes a file whole, and durable. A large one goes past the page cache: else the file
     /// system writes it out with the next journal commit, which groups of appends wait for.
-    fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+    fn write_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let direct = self.direct && content.len() >= DIRECT_FILE_BYTES_MIN;
-        let flags = OFlags::NOFOLLOW | if direct { OFlags::DIRECT } else { OFlags::empty() };
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(PRIVATE_FILE)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path)?;
+        let mut flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        flags.set(OFlags::DIRECT, direct);
+        let mut file = self.open_at(name, flags)?;
         if direct {
             let mut blocks = zeroed_blocks(DIRECT_FILE_BYTES_MIN);
             for piece in content.chunks(DIRECT_FILE_BYTES_MIN) {
@@ -186,10 +185,7 @@ impl DiskStorage {
     }
 
     fn open_buffered(&self, name: &str) -> io::Result<File> {
-        File::options()
-            .read(true)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(self.path(name))
+        self.open_at(name, OFlags::RDONLY)
     }
 }
 
@@ -208,23 +204,28 @@ impl Storage for DiskStorage {
     }
 
     fn lock(&self) -> Result<LockGuard, LockError> {
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(PRIVATE_FILE)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(self.path(LOCK_NAME))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let mut file = self.open_at(LOCK_NAME, OFlags::RDWR | OFlags::CREATE)?;
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        // The folder, too: the file may have been removed, with the lock of whoever has it open.
+        let locked =
+            flock(&file, exclusive).and_then(|()| match flock(&self.directory, exclusive) {
+                Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
+                // Some file systems lock files only.
+                _ => Ok(()),
+            });
+        match locked {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder)?;
-                return Err(LockError::Held(holder.trim().to_owned()));
+                let holder = holder.trim();
+                let unnamed = "a process that its file lock does not name";
+                let holder = if holder.is_empty() { unnamed } else { holder };
+                return Err(LockError::Held(holder.to_owned()));
             }
             Err(error) => return Err(io::Error::from(error).into()),
         }
+        let guard = FolderLock([self.directory.try_clone()?, file.try_clone()?]);
         let program = std::env::args_os().next().unwrap_or_default();
         let (id, program) = (std::process::id(), program.display());
         let told = file.set_len(0).and_then(|()| writeln!(file, "process {id} ({program})"));
@@ -232,27 +233,30 @@ impl Storage for DiskStorage {
             // A full disk has no room for a name; the lock is held all the same.
             tell!(warn, %error, "cannot write who holds the lock");
         }
-        Ok(Box::new(FolderLock(file)))
+        Ok(Box::new(guard))
     }
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
         let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
+        for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
+            let name = entry.file_name();
+            if [c".", c".."].contains(&name) {
+                continue;
+            }
             // A file may vanish between the two calls: a temporary one of a running writer.
-            let bytes = match entry.metadata() {
-                Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+            let bytes = match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat.st_size.cast_unsigned(),
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
             };
-            let name = entry.file_name().to_string_lossy().into_owned();
-            entries.push(FileEntry { name, bytes });
+            entries.push(FileEntry { name: name.to_string_lossy().into_owned(), bytes });
         }
         Ok(entries)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        let file = self.options(self.direct).open(self.path(name))?;
+        let file = self.open_at(name, self.flags())?;
         if !self.direct {
             // After a failed write the page cache may hold what the medium does not.
             fadvise(&file, 0, None, Advice::DontNeed)?;
@@ -263,7 +267,7 @@ impl Storage for DiskStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        let file = self.options(self.direct).create_new(true).open(self.path(name))?;
+        let file = self.open_at(name, self.flags() | OFlags::CREATE | OFlags::EXCL)?;
         Ok(Arc::new(DiskFile::new(file)))
     }
 
@@ -285,23 +289,23 @@ impl Storage for DiskStorage {
     }
 
     fn write_atomic(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let temporary = self.path(&temporary_name(name));
+        let temporary = temporary_name(name);
         let written = self.write_file(&temporary, content);
         if let Err(error) = written {
             // The space may be needed for something more important than half an index.
-            fs::remove_file(&temporary).or_else(ignore_missing)?;
+            self.remove_at(&temporary).or_else(ignore_missing)?;
             return Err(error);
         }
-        fs::rename(&temporary, self.path(name))?;
+        self.rename_at(&temporary, name)?;
         self.sync_dir()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        self.rename_at(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        self.remove_at(name)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -331,15 +335,17 @@ impl Storage for DiskStorage {
     }
 }
 
-/// The lock of a folder, until it is dropped.
-struct FolderLock(File);
+/// The locks of a folder and of its lock file, until it is dropped.
+struct FolderLock([File; 2]);
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
         // Closing is not enough: a process that another thread is just starting shares the
         // descriptor, and so the lock, until it has become its own program.
-        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
-            tell!(warn, %error, "cannot unlock the folder");
+        for locked in &self.0 {
+            if let Err(error) = flock(locked, FlockOperation::Unlock) {
+                tell!(warn, %error, "cannot unlock the folder");
+            }
         }
     }
 }
@@ -431,7 +437,8 @@ fn wait_for_earlier_writes(file: &File) -> io::Result<()> {
     if file.metadata()?.len() == 0 {
         return Ok(());
     }
-    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, BLOCK_BYTES as u64) {
+    let block = BLOCK_BYTES as u64;
+    match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, block)) {
         // What cannot allocate, or has no room to, has no direct writes of ours to wait for.
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSPC | Errno::DQUOT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -449,20 +456,25 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     let made: Vec<&Path> = folder.ancestors().take_while(|it| !it.exists()).collect();
     fs::DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder)?;
     // The folder itself also when it was there: an earlier process may have died in between.
-    for entry in std::iter::once(folder).chain(made) {
-        let parent = match entry.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-            None => continue,
-        };
-        match File::open(parent) {
-            Ok(parent) => parent.sync_all()?,
-            // Not ours to read, so not ours to have made anything in.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    std::iter::once(folder).chain(made).try_for_each(sync_entry)
+}
+
+/// Makes the entry of a folder in the one above durable.
+fn sync_entry(folder: &Path) -> io::Result<()> {
+    let parent = match folder.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    let parent = match File::open(parent) {
+        Ok(parent) => parent,
+        // Not ours to read, so not ours to have made anything in.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Where another file system is mounted its root has no entry; what lies under may be unable to
+    // sync.
+    if parent.metadata()?.dev() == fs::metadata(folder)?.dev() { parent.sync_all() } else { Ok(()) }
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {
