@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use quipu_engine::storage::{
     FileEntry, GroupWrite, LockError, LockGuard, ReadOrder, Space, Storage, StorageFile,
 };
+use rustix::io::Errno;
 
 use crate::patience::PATIENCE;
 
@@ -26,6 +28,8 @@ pub enum Operation {
     Sync,
     SyncDir,
     Create,
+    /// A file that is there is opened or mapped.
+    Open,
     WriteAtomic,
     Space,
 }
@@ -39,6 +43,10 @@ pub enum Fault {
     Short,
     /// Everything is written, yet an error is reported.
     WrittenButFailed,
+    /// The process may have no more files open.
+    OutOfFiles,
+    /// The host's own storage has a bug.
+    Panics,
 }
 
 impl Fault {
@@ -47,13 +55,15 @@ impl Fault {
             Self::Refused(kind) => io::Error::new(kind, "injected"),
             Self::Short => io::Error::new(io::ErrorKind::WriteZero, "injected short write"),
             Self::WrittenButFailed => io::Error::other("injected after the write"),
+            Self::OutOfFiles => Errno::MFILE.into(),
+            Self::Panics => resume_unwind(Box::new("injected panic")),
         }
     }
 
     /// How much of a write reaches the disk before it fails.
     fn written_of(self, bytes: usize) -> usize {
         match self {
-            Self::Refused(_) => 0,
+            Self::Refused(_) | Self::OutOfFiles | Self::Panics => 0,
             Self::Short => (bytes / 2).next_multiple_of(4_096).min(bytes),
             Self::WrittenButFailed => bytes,
         }
@@ -201,14 +211,19 @@ thread_local! {
 
 /// A disk behind a switchboard.
 pub struct FaultyDisk {
-    disk: Box<dyn Storage>,
+    disk: Arc<dyn Storage>,
     faults: Arc<Faults>,
 }
 
 impl FaultyDisk {
     #[must_use]
     pub fn new(disk: impl Storage + 'static, faults: Arc<Faults>) -> Self {
-        Self { disk: Box::new(disk), faults }
+        Self::before(Arc::new(disk), faults)
+    }
+
+    #[must_use]
+    pub fn before(disk: Arc<dyn Storage>, faults: Arc<Faults>) -> Self {
+        Self { disk, faults }
     }
 
     fn wrap(&self, name: &str, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
@@ -231,6 +246,7 @@ impl Storage for FaultyDisk {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         self.faults.look(Look::Open, name);
+        self.faults.check(Operation::Open)?;
         Ok(self.wrap(name, self.disk.open(name)?))
     }
 
@@ -240,10 +256,12 @@ impl Storage for FaultyDisk {
     }
 
     fn open_cached(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.faults.check(Operation::Open)?;
         Ok(self.wrap(name, self.disk.open_cached(name)?))
     }
 
     fn map(&self, name: &str, order: ReadOrder) -> io::Result<Bytes> {
+        self.faults.check(Operation::Open)?;
         let content = self.disk.map(name, order)?;
         self.faults.check_readable(name, 0, content.len())?;
         Ok(content)

@@ -13,7 +13,9 @@ use quipu_engine::index::indexer::IndexWork;
 use quipu_engine::storage::{
     Access, Backend, DiskStorage, FileKind, Mapping, index_name, run_name, segment_name,
 };
-use quipu_engine::{EventLog, LogOptions, Origin, Storage, VerifyReport, verify};
+use quipu_engine::{
+    Environment, EventLog, LogOptions, OpenError, Origin, Storage, VerifyReport, verify,
+};
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
 use quipu_tests::memory_disk::{MemoryDisk, SetClock, environment};
@@ -162,6 +164,67 @@ fn a_damaged_run_is_not_made_again_in_the_space_that_is_kept_free() {
     log.indexer().take(IndexWork::Tidy);
     assert!(damaged() == 0 && names() == before);
     knows_everything(&log);
+}
+
+/// A disk in memory behind a switchboard.
+fn faulty(disk: &MemoryDisk) -> (Arc<Faults>, Environment) {
+    let (faults, env) = (Arc::<Faults>::default(), disk.environment());
+    let storage = Arc::new(FaultyDisk::before(env.storage, Arc::clone(&faults)));
+    (faults, Environment { storage, ..env })
+}
+
+#[test]
+fn a_want_of_files_is_not_taken_for_damage_when_a_log_is_opened() {
+    let disk = filled();
+    let before = disk.names();
+    let mut refused = 0;
+    for nth in 1.. {
+        let (faults, env) = faulty(&disk);
+        faults.fail_nth(Operation::Open, nth, Fault::OutOfFiles);
+        match EventLog::open_stepped(env, options(), &mut |_, _| {}) {
+            Err(OpenError::Io { .. }) => refused += 1,
+            Err(other) => panic!("{nth}: {other}"),
+            Ok(log) => {
+                let report = log.recovery_report();
+                assert_eq!((report.made_runs, &report.rebuilt_indexes[..]), (0, &[][..]), "{nth}");
+                if faults.is_pending(Operation::Open) {
+                    break;
+                }
+            }
+        }
+        assert_eq!(disk.names(), before, "{nth}");
+    }
+    assert!(refused > 20, "each segment and each run is opened: {refused}");
+    knows_everything(&open(&disk));
+}
+
+#[test]
+fn a_want_of_files_while_runs_are_merged_costs_no_run_and_no_index() {
+    let disk = filled();
+    let (faults, env) = faulty(&disk);
+    let log = SteppedLog::open(env, options()).unwrap();
+    let indexes = |disk: &MemoryDisk| {
+        disk.names().iter().filter(|name| matches!(FileKind::of(name), FileKind::Index(_))).count()
+    };
+    let sealed = || log.log().shared().segments.snapshot().len() - 1;
+    let damaged = || log.log().shared().sealed.snapshot().runs().any(|run| run.is_damaged());
+    assert_eq!(indexes(&disk), sealed());
+    // The active segment was begun before: its index is built by reading it, once it is sealed.
+    faults.fail_all(Operation::Open, Fault::OutOfFiles);
+    let mut fresh = (EVENTS + 1..).map(|number| Append::any(vec![numbered(number)]));
+    let before = sealed();
+    while sealed() < before + 4 {
+        log.append_each(&[fresh.next().unwrap()]);
+        assert!(!damaged(), "no run is at fault");
+    }
+    assert_eq!(indexes(&disk), sealed() - 1, "that one is not there");
+    faults.heal();
+    let runs_before = log.log().status().unwrap().index.runs;
+    while sealed() == before + 4 {
+        log.append_each(&[fresh.next().unwrap()]);
+    }
+    assert_eq!(indexes(&disk), sealed(), "and is made with the next");
+    assert!(!damaged() && log.log().status().unwrap().index.runs < runs_before, "merges go on");
 }
 
 #[test]

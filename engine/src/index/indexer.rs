@@ -143,6 +143,8 @@ impl IndexWork {
 pub struct Indexer {
     log: Arc<Shared>,
     under_way: Option<UnderWay>,
+    /// Sealed, and not indexed yet, as the disk refused.
+    unindexed: Vec<(Arc<Segment>, GroupHeader)>,
     /// Merges under way, of disjoint runs. The smallest goes first, or small runs would pile up
     /// behind a large one, and each of them is asked for every new key.
     merges: Vec<Merge>,
@@ -163,7 +165,8 @@ impl Indexer {
     /// An indexer that has seen nothing.
     #[must_use]
     pub fn new(log: Arc<Shared>) -> Self {
-        Self { log, under_way: None, merges: Vec::new(), due: 0, done: Vec::new() }
+        let (unindexed, merges, done) = (Vec::new(), Vec::new(), Vec::new());
+        Self { log, under_way: None, unindexed, merges, due: 0, done }
     }
 
     /// Does one piece of work, and merges as much as is due for it.
@@ -173,7 +176,11 @@ impl Indexer {
         match work {
             IndexWork::Group(segment, header, appends) => self.group(&segment, &header, &appends),
             IndexWork::Sealed(segment, seal) => {
-                self.sealed(&segment, &seal);
+                let again = std::mem::take(&mut self.unindexed);
+                self.sealed(segment, seal);
+                for (segment, seal) in again {
+                    self.sealed(segment, seal);
+                }
                 self.tidy();
             }
             IndexWork::Tidy => self.tidy(),
@@ -214,8 +221,9 @@ impl Indexer {
     }
 
     /// Serves a sealed segment from its index from now on. A failure is reported and changes
-    /// nothing: the segment goes on being served as before, and the next start tries again.
-    fn sealed(&mut self, segment: &Segment, seal: &GroupHeader) {
+    /// nothing: the segment goes on being served as before. Where the disk refused it is tried
+    /// again with the next segment that is sealed, else at the next start.
+    fn sealed(&mut self, segment: Arc<Segment>, seal: GroupHeader) {
         let header = segment.header();
         let is_whole =
             |it: &UnderWay| it.segment == header.number && it.next_position == seal.first_position;
@@ -230,11 +238,14 @@ impl Indexer {
         match index {
             Ok(index) => {
                 let storage = &self.log.env.storage;
-                let made = SealedIndex::made(storage, header.clone(), *seal, index);
+                let made = SealedIndex::made(storage, header.clone(), seal, index);
                 segment.become_sealed(made);
             }
             Err(error) => {
                 tell!(error, segment = header.number, %error, "cannot index a sealed segment");
+                if matches!(error, RebuildError::Io(_)) {
+                    self.unindexed.push((segment, seal));
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::host::tell;
 use crate::index::indexer::IndexWork;
 use crate::segment::Segment;
 use crate::shared::Shared;
+use crate::storage::is_lack;
 
 /// Ids and versions, of the active segment and of all sealed ones. Held by the sequencer alone.
 ///
@@ -162,7 +163,8 @@ impl Known {
 
 /// Lets the indexer make a damaged run again.
 pub(crate) fn report_damage(log: &Shared, run: &Arc<Run>, error: &RunError) {
-    if run.note_damage() {
+    let is_whole = matches!(error, RunError::Io(error) if is_lack(error));
+    if !is_whole && run.note_damage() {
         tell!(error, run = run.name(), %error, "a damaged run is made again");
         log.index_queue.push(IndexWork::Tidy);
     }

@@ -15,7 +15,7 @@ use crate::format::index_file::IndexFile;
 use crate::format::index_header::{INDEX_HEADER_BYTES, IndexFault, IndexHeader};
 use crate::format::segment_header::SegmentHeader;
 use crate::host::tell;
-use crate::storage::{ReadOrder, Storage, StorageFile, index_name};
+use crate::storage::{ReadOrder, Storage, StorageFile, index_name, is_lack};
 
 /// Where a sealed segment's index is, and the index itself once somebody has needed it.
 ///
@@ -33,6 +33,25 @@ pub struct SealedIndex {
     saves: bool,
     taken: RwLock<Option<Result<Taken, Corruption>>>,
     taking: Mutex<()>,
+}
+
+/// Why the file is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Fault(#[from] IndexFault),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Unusable {
+    /// Itself, where one that is built again can help.
+    fn unless_lack(self) -> Result<Self, RebuildError> {
+        match self {
+            Self::Io(error) if is_lack(&error) => Err(error.into()),
+            other => Ok(other),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -87,10 +106,10 @@ impl SealedIndex {
     /// else it is built again at once. Reads no more than its header.
     ///
     /// # Errors
-    /// That it could not be built.
+    /// That it cannot be told now, or that it could not be built.
     pub fn look(&self) -> Result<(), RebuildError> {
         let Err(problem) = self.read_header() else { return Ok(()) };
-        let taken = self.build(&problem)?;
+        let taken = self.build(&problem.unless_lack()?)?;
         *self.taken.write() = Some(Ok(taken));
         Ok(())
     }
@@ -105,23 +124,22 @@ impl SealedIndex {
         self.storage.open_cached(&index_name(self.header.number))
     }
 
-    fn read_header(&self) -> Result<IndexHeader, String> {
+    fn read_header(&self) -> Result<IndexHeader, Unusable> {
         let mut start = [0; INDEX_HEADER_BYTES];
-        let read = self.open().and_then(|file| Ok((file.read(0, &mut start)?, file.len()?)));
-        let (read, length) = read.map_err(|error| error.to_string())?;
-        IndexHeader::read(&start[..read], length, self.header.segment_id, self.seal.sum)
-            .map_err(|fault| fault.to_string())
+        let file = self.open()?;
+        let (read, length) = (file.read(0, &mut start)?, file.len()?);
+        let (segment_id, sum) = (self.header.segment_id, self.seal.sum);
+        Ok(IndexHeader::read(&start[..read], length, segment_id, sum)?)
     }
 
     /// Reads the sums of blocks, which are checked together, in one piece: where the map is not
     /// read ahead, each of their pages would be waited for.
-    fn read_sums_ahead(&self) -> Result<(), String> {
+    fn read_sums_ahead(&self) -> Result<(), Unusable> {
         let sums_at = self.read_header()?.sums_at() as u64;
-        let read = self.open().and_then(|file| {
-            let bytes = file.len()?.saturating_sub(sums_at);
-            file.read(sums_at, &mut vec![0; usize::try_from(bytes).unwrap_or(0)])
-        });
-        read.map(drop).map_err(|error| error.to_string())
+        let file = self.open()?;
+        let bytes = file.len()?.saturating_sub(sums_at);
+        file.read(sums_at, &mut vec![0; usize::try_from(bytes).unwrap_or(0)])?;
+        Ok(())
     }
 
     /// Asks the index something; what it cannot answer, because it is damaged there, one that is
@@ -185,32 +203,29 @@ impl SealedIndex {
     }
 
     fn load(&self, fault: Option<IndexFault>) -> Result<Taken, RebuildError> {
-        let saved =
-            fault.map_or_else(|| self.saved(ReadOrder::Random), |fault| Err(fault.to_string()));
+        let saved = fault.map_or_else(|| self.saved(ReadOrder::Random), |fault| Err(fault.into()));
         let problem = match saved {
             Ok(file) => return Ok(Taken { file: Arc::new(file), is_rebuilt: false }),
-            Err(problem) => problem,
+            Err(problem) => problem.unless_lack()?,
         };
         self.build(&problem).map_err(|error| self.without_index(&problem, error))
     }
 
-    fn saved(&self, order: ReadOrder) -> Result<IndexFile, String> {
+    fn saved(&self, order: ReadOrder) -> Result<IndexFile, Unusable> {
         if order == ReadOrder::Random {
             self.read_sums_ahead()?;
         }
-        let bytes = self.storage.map(&index_name(self.header.number), order);
-        let bytes = bytes.map_err(|error| error.to_string())?;
-        let file = IndexFile::check(bytes, self.header.segment_id, self.seal.sum)
-            .map_err(|fault| fault.to_string())?;
+        let bytes = self.storage.map(&index_name(self.header.number), order)?;
+        let file = IndexFile::check(bytes, self.header.segment_id, self.seal.sum)?;
         if seeded(Bug::TakesAnUncheckedIndex) {
             file.trust();
         }
         Ok(file)
     }
 
-    fn build(&self, problem: &str) -> Result<Taken, RebuildError> {
+    fn build(&self, problem: &Unusable) -> Result<Taken, RebuildError> {
         let number = self.header.number;
-        tell!(warn, segment = number, problem, "building an index again");
+        tell!(warn, segment = number, %problem, "building an index again");
         let hasher = KeyHasher::new(self.header.log_id);
         let built = rebuild::build(&*self.storage, hasher, &self.header)?;
         // A map of what was saved costs no memory. It is checked whole: `ask` must come to an end.
@@ -221,7 +236,7 @@ impl SealedIndex {
     }
 
     /// Without its index none of a segment's records is found.
-    fn without_index(&self, problem: &str, error: RebuildError) -> RebuildError {
+    fn without_index(&self, problem: &Unusable, error: RebuildError) -> RebuildError {
         let RebuildError::Corruption(damage) = error else { return error };
         Corruption {
             first: self.header.first_position,

@@ -1,6 +1,7 @@
 //! Gathers the sorted runs of the index at start: those that are there and belong to this state of
 //! the log, and new ones of the segments that none covers.
 
+use std::io;
 use std::sync::Arc;
 
 use super::chain::Placed;
@@ -15,7 +16,7 @@ use crate::index::run_maker::RunMaker;
 use crate::index::sealed::{Part, SealedSet, Waiting};
 use crate::index::sealed_index::SealedIndex;
 use crate::options::LogOptions;
-use crate::storage::{Storage, run_name};
+use crate::storage::{Storage, is_lack, run_name};
 
 /// What is known of sealed segments, gathered from the oldest on.
 pub struct Gathering {
@@ -79,7 +80,7 @@ impl Gathering {
             return Ok(());
         }
         self.covered = number;
-        if let Some(run) = self.longest_run(segments, at) {
+        if let Some(run) = self.longest_run(segments, at)? {
             self.covered = run.span().last_segment;
             self.take_made();
             self.set.push(Part::Run(Arc::new(run)));
@@ -98,18 +99,24 @@ impl Gathering {
     }
 
     /// The valid run from this segment on that covers the most.
-    fn longest_run(&self, segments: &[Placed], at: usize) -> Option<Run> {
+    ///
+    /// # Errors
+    /// That it cannot be told now whether one is valid.
+    fn longest_run(&self, segments: &[Placed], at: usize) -> io::Result<Option<Run>> {
         let first = segments[at].header.number;
         let mut found: Vec<(u64, u64)> =
             self.found.iter().filter(|found| found.0 == first).copied().collect();
         found.sort_unstable();
-        found.into_iter().rev().find_map(|found| match self.open_run(found, segments, at) {
-            Ok(run) => Some(run),
-            Err(error) => {
-                tell!(info, run = run_name(found.0, found.1), %error, "a run is of no use");
-                None
+        for found in found.into_iter().rev() {
+            match self.open_run(found, segments, at) {
+                Ok(run) => return Ok(Some(run)),
+                Err(RunError::Io(error)) if is_lack(&error) => return Err(error),
+                Err(error) => {
+                    tell!(info, run = run_name(found.0, found.1), %error, "a run is of no use");
+                }
             }
-        })
+        }
+        Ok(None)
     }
 
     fn open_run(&self, found: (u64, u64), segments: &[Placed], at: usize) -> Result<Run, RunError> {

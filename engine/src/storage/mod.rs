@@ -14,6 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 pub use disk::{Access, Backend, DiskStorage, Mapping};
 pub use names::{
@@ -197,4 +198,12 @@ pub fn is_no_space(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// Whether an error says that this process, or the machine, is out of file descriptors or memory:
+/// no file is at fault, and a later attempt may find some.
+#[must_use]
+pub fn is_lack(error: &io::Error) -> bool {
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    lacks.map(|it| Some(it.raw_os_error())).contains(&error.raw_os_error())
 }
