@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blocking::unblock;
-use event_listener::EventListener;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, select};
 use futures::{FutureExt, StreamExt, stream};
 use futures_timer::Delay;
+use quipu_engine::commit::listeners::Listener;
 use quipu_engine::commit::outcome::Admitted;
 use quipu_engine::read::cursor::PageLimits;
 use quipu_engine::read::subscription::Subscription as Follow;
@@ -243,7 +243,7 @@ async fn next_items(mut follow: Follow) -> (Result<Vec<SubscriptionItem>, ReadEr
 }
 
 /// Waits for an advance, or until a checkpoint is due.
-async fn wait(advanced: EventListener, due_in: Option<Duration>) {
+async fn wait(advanced: Listener, due_in: Option<Duration>) {
     match due_in {
         None => advanced.await,
         Some(due_in) => {

@@ -19,7 +19,7 @@ use crate::commit::committer::Committer;
 use crate::commit::inbox::{Admission, Submission};
 use crate::commit::outcome::{Admitted, Reply};
 use crate::commit::prepared::{Origin, PreparedAppend};
-use crate::commit::sequencer::{Sequencer, Step};
+use crate::commit::sequencer::{Message, Sequencer, Step};
 use crate::error::OpenError;
 use crate::host::wake_all;
 use crate::options::LogOptions;
@@ -118,6 +118,7 @@ impl EventLog {
     /// One step of the sequencer, for a log without threads; `None` if it takes no appends.
     pub fn step(&self) -> Option<Step> {
         let step = self.sequencer.as_ref()?.lock().step();
+        step.messages.iter().for_each(Message::tell);
         wake_all(self.shared.inbox.take_granted());
         if step.has_advanced {
             self.shared.watermark.wake();

@@ -257,9 +257,11 @@ impl Shared {
     /// A read has met damage inside a sealed segment: everything else goes on, health says so.
     pub fn note_damage(&self, damage: &Corruption) {
         let mut found = self.found_damage.lock();
-        if found.is_none() {
+        let is_first = found.is_none();
+        found.get_or_insert_with(|| damage.clone());
+        drop(found);
+        if is_first {
             tell!(error, %damage, "a read has met damage");
-            *found = Some(damage.clone());
         }
     }
 

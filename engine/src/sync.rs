@@ -1,4 +1,4 @@
-//! The locks of inbox and watermark: those of `parking_lot`, or of loom, which tries every
+//! The locks of inbox, listeners and watermark: of `parking_lot`, or of loom, which tries every
 //! interleaving (`--cfg loom`, tests/loom.rs). What is shared by anything else is not modelled.
 
 #[cfg(not(loom))]

@@ -9,6 +9,7 @@
 #![cfg(loom)]
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use loom::model::Builder;
 
@@ -38,6 +39,7 @@ mod support {
 }
 
 mod watermark {
+    use loom::future::block_on;
     use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use loom::thread::spawn;
     use quipu_engine::commit::watermark::CommitWatermark;
@@ -57,7 +59,17 @@ mod watermark {
             if is_there() {
                 return;
             }
-            event_listener::Listener::wait(advanced);
+            advanced.wait_timeout(Duration::MAX);
+        }
+    }
+
+    async fn wait_in_a_task(watermark: &CommitWatermark, position: Position) {
+        loop {
+            let advanced = watermark.listen();
+            if watermark.current() == position {
+                return;
+            }
+            advanced.await;
         }
     }
 
@@ -82,11 +94,11 @@ mod watermark {
     }
 
     #[test]
-    fn two_who_wait_are_both_told() {
+    fn a_thread_and_a_task_that_wait_are_both_told() {
         explore(|| {
             let watermark = new();
             let reader = Arc::clone(&watermark);
-            let reader = spawn(move || wait_for(&reader, || reader.current() == Position(1)));
+            let reader = spawn(move || block_on(wait_in_a_task(&reader, Position(1))));
             let writer = Arc::clone(&watermark);
             let writer = spawn(move || {
                 writer.advance(Position(1));

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure is a panic with its reason")]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
@@ -15,10 +16,12 @@ use futures::task::noop_waker;
 use futures::{FutureExt, StreamExt};
 use futures_timer::Delay;
 use parking_lot::Mutex;
-use quipu_client::{Embedded, EventStore, Options, Subscription};
+use quipu_client::{Embedded, EventStore, LogState, Options, Subscription};
+use quipu_engine::commit::listeners::Listener;
 use quipu_engine::{Access, DiskStorage, Environment, EventLog, Origin, System};
 use quipu_tests::events::event;
-use quipu_tests::faulty_disk::{Faults, FaultyDisk};
+use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
+use quipu_tests::host_log;
 use quipu_tests::memory_disk::MemoryDisk;
 use quipu_tests::patience::PATIENCE;
 use quipu_tests::stepped_log::SteppedLog;
@@ -464,6 +467,75 @@ mod queue {
             log.append_each(&[single(1, &call(1))]);
         });
         answers.recv_timeout(PATIENCE).expect("woken, and no deadlock").unwrap();
+    }
+
+    /// Polls a subscription of the same log, and drops one, as an executor does that runs its tasks
+    /// at once.
+    struct Subscriber {
+        log: Weak<EventLog>,
+        other: Mutex<Option<Listener>>,
+        woken: Sender<()>,
+    }
+
+    impl Wake for Subscriber {
+        fn wake(self: Arc<Self>) {
+            let log = self.log.upgrade().unwrap();
+            drop(self.other.lock().take());
+            let mut next = log.shared().watermark.listen();
+            assert!(next.poll_unpin(&mut Context::from_waker(&noop_waker())).is_pending());
+            self.woken.send(()).unwrap();
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread that may hang")]
+    fn who_is_woken_by_an_advance_may_subscribe_and_let_subscriptions_go() {
+        let (sender, woken) = channel();
+        // Not joined: a deadlock shall fail the test, not hang it.
+        std::thread::spawn(move || {
+            let env = MemoryDisk::default().environment();
+            let log = SteppedLog::open(env, small().log).unwrap();
+            let listen = || log.log().shared().watermark.listen();
+            let mut listeners = Vec::new();
+            for _ in 0..3 {
+                let mut other = listen();
+                assert!(other.poll_unpin(&mut Context::from_waker(&noop_waker())).is_pending());
+                let (weak, other) = (Arc::downgrade(log.log()), Mutex::new(Some(other)));
+                let subscriber = Subscriber { log: weak, other, woken: sender.clone() };
+                let waker = Waker::from(Arc::new(subscriber));
+                listeners.push(listen());
+                let listener = listeners.last_mut().unwrap();
+                assert!(listener.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            }
+            log.append_each(&[single(1, &call(1))]);
+        });
+        for _ in 0..3 {
+            woken.recv_timeout(PATIENCE).expect("woken, and no deadlock");
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread that may hang")]
+    fn a_hosts_log_may_ask_for_the_status_of_the_log_that_has_failed() {
+        let (sender, answered) = channel();
+        // Not joined: a deadlock shall fail the test, not hang it.
+        std::thread::spawn(move || {
+            let faults = Arc::<Faults>::default();
+            let env = MemoryDisk::default().environment();
+            let storage = Arc::new(FaultyDisk::before(env.storage, Arc::clone(&faults)));
+            let log = SteppedLog::open(Environment { storage, ..env }, small().log).unwrap();
+            let weak = Arc::downgrade(log.log());
+            let host = host_log::that_calls(move || {
+                let log = weak.upgrade().unwrap();
+                sender.send(log.status().unwrap().state).unwrap();
+            });
+            faults.fail_all(Operation::Submit, Fault::Refused(ErrorKind::Other));
+            let append = log.log().prepare(&single(1, &call(1)), Origin::Client).unwrap();
+            log.log().try_submit(append, Box::new(|_| {})).unwrap();
+            tracing::subscriber::with_default(host, || log.run());
+        });
+        let state = answered.recv_timeout(PATIENCE).expect("told, and no deadlock");
+        assert!(matches!(state, LogState::Failed(_)), "{state:?}");
     }
 
     #[test]

@@ -540,6 +540,34 @@ mod other_faults {
     }
 }
 
+/// Of a storage, or a clock, that a host brings.
+mod a_panic {
+    use super::*;
+
+    #[test]
+    fn of_a_storage_fails_the_log_and_leaves_nobody_without_an_answer() {
+        for operation in [Operation::Submit, Operation::Allocate, Operation::Create] {
+            for groups_in_flight in [1, 2] {
+                let mut options = small();
+                options.log.groups_in_flight = groups_in_flight;
+                let subject = Subject::open(&options);
+                subject.faults.fail_nth(operation, 1, Fault::Panics);
+                let (refused, error) = subject.fill(1);
+                let outcome = Err(error);
+                assert!(is_not_written(&outcome) || is_outcome_unknown(&outcome), "{outcome:?}");
+                assert!(is_not_written(&subject.append(refused + 1)), "{operation:?}");
+                assert!(matches!(subject.state(), LogState::Failed(_)), "{operation:?}");
+                assert_eq!(subject.ids(), ids_of(1..refused));
+                let subject = subject.reopen();
+                let was_stored = subject.ids() == ids_of(1..=refused);
+                assert!(was_stored || subject.ids() == ids_of(1..refused), "{operation:?}");
+                assert!(!(was_stored && is_not_written(&outcome)), "{operation:?}");
+                assert_eq!(subject.append(refused).unwrap().duplicate, was_stored);
+            }
+        }
+    }
+}
+
 mod failed_opening {
     use quipu_tests::tamper::{Folder, write};
 

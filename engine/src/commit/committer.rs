@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::preparer::PrepareJob;
-use super::sequencer::{Sequencer, Step};
+use super::sequencer::{Message, Sequencer, Step};
 use crate::host::{call_host, tell, wake_all};
 use crate::index::indexer::{Indexer, Next};
 use crate::shared::Shared;
@@ -22,6 +22,9 @@ use crate::shared::Shared;
 const MERGE_STEP_ENTRIES: usize = 50_000;
 /// When nothing has been appended for so long, merges have a processor of their own.
 const QUIET: Duration = Duration::from_millis(5);
+
+/// A bug of ours, or of a storage or a clock that a host has brought.
+const PANICKED: &str = "a thread of the log panicked: this is a bug";
 
 /// The running threads of a log.
 pub struct Committer {
@@ -52,14 +55,15 @@ impl Committer {
     ) -> io::Result<()> {
         let (prepare, prepare_jobs) = channel();
         let shared = Arc::clone(log);
-        self.spawn("quipu-prepare", move || prepare_loop(&shared, &prepare_jobs))?;
+        let fails = Arc::clone(sequencer);
+        self.spawn("quipu-prepare", move || prepare_loop(&shared, &fails, &prepare_jobs))?;
         let shared = Arc::clone(log);
         self.spawn("quipu-index", move || index_loop(&shared))?;
         let submitters = log.env.storage.submitters(log.options.groups_in_flight);
         for _ in 0..submitters {
             let (log, sequencer) = (Arc::clone(log), Arc::clone(sequencer));
             let prepare = prepare.clone();
-            self.spawn("quipu-commit", move || commit_loop(&log, &sequencer, &prepare))?;
+            self.spawn("quipu-commit", move || commit(&log, &sequencer, &prepare))?;
         }
         Ok(())
     }
@@ -95,10 +99,18 @@ impl Committer {
     }
 }
 
+/// Nobody must wait for an answer for ever: after a panic the log has failed, and says so to all.
+fn commit(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<PrepareJob>) {
+    let commits = || catch_unwind(AssertUnwindSafe(|| commit_loop(log, sequencer, jobs)));
+    while commits().is_err() {
+        sequencer.lock().fail(PANICKED);
+    }
+}
+
 fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<PrepareJob>) {
     while !log.inbox.is_closed() {
-        let step = step_or_fail(sequencer);
-        let Step { answers, has_advanced, prepare, write, more, timeout, arrivals, closed } = step;
+        let step = sequencer.lock().step();
+        let Step { messages, answers, has_advanced, prepare, write, more, .. } = step;
         if more {
             log.inbox.wake_another();
         }
@@ -109,11 +121,12 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
         for answer in answers {
             call_host(|| answer.send());
         }
+        messages.iter().for_each(Message::tell);
         // The receiver lives until every sender is gone, that is, until this loop has ended.
         if let Some(job) = prepare {
             jobs.send(job).ok();
         }
-        if closed {
+        if step.closed {
             log.inbox.set_closed();
             log.index_queue.close();
             return;
@@ -125,25 +138,20 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
                     log.inbox.written_here(ticket, result);
                 }
             }
-            None => log.inbox.wait(arrivals, timeout),
+            None => log.inbox.wait(step.arrivals, step.timeout),
         }
     }
 }
 
-/// A panic in the sequencer is a bug of ours; its state cannot be trusted to write any more, but
-/// nobody must wait for an answer for ever.
-fn step_or_fail(sequencer: &Mutex<Sequencer>) -> Step {
-    let step = catch_unwind(AssertUnwindSafe(|| sequencer.lock().step()));
-    step.unwrap_or_else(|_| {
-        let mut sequencer = sequencer.lock();
-        sequencer.fail("the sequencer panicked: this is a bug in Quipu");
-        sequencer.step()
-    })
-}
-
-fn prepare_loop(log: &Shared, jobs: &Receiver<PrepareJob>) {
+fn prepare_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Receiver<PrepareJob>) {
     while let Ok(job) = jobs.recv() {
-        log.inbox.prepared(job.run(&*log.env.storage));
+        let prepared = catch_unwind(AssertUnwindSafe(|| job.run(&*log.env.storage)));
+        if let Ok(prepared) = prepared {
+            log.inbox.prepared(prepared);
+        } else {
+            sequencer.lock().fail(PANICKED);
+            log.inbox.arrived();
+        }
     }
 }
 

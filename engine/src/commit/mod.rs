@@ -5,6 +5,7 @@
 pub mod committer;
 pub mod head;
 pub mod inbox;
+pub mod listeners;
 pub mod outcome;
 pub mod placed;
 pub mod pool;

@@ -80,6 +80,7 @@ pub struct Sequencer {
     idle_since: Duration,
     failed: Option<String>,
     closing: Closing,
+    messages: Vec<Message>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,13 +104,37 @@ enum Written {
     SegmentHeader(Arc<Segment>, Spare),
 }
 
+/// For the host's log, which may come back into this one: told under no lock.
+pub enum Message {
+    /// The log has failed.
+    Failed(String),
+    /// There is no space.
+    NoSpace(String),
+}
+
+impl Message {
+    /// Tells it.
+    pub fn tell(&self) {
+        match self {
+            Self::Failed(reason) => {
+                tell!(error, reason, "the log has failed; it is read-only until opened again");
+            }
+            Self::NoSpace(reason) => {
+                tell!(warn, reason, "no space: appends are refused until there is");
+            }
+        }
+    }
+}
+
 /// What one step asks its driver to do, in this order.
 #[derive(Default)]
 pub struct Step {
-    /// Send these answers.
-    pub answers: Vec<Answer>,
     /// The watermark has advanced: wake those who wait for it.
     pub has_advanced: bool,
+    /// Send these answers.
+    pub answers: Vec<Answer>,
+    /// Tell these.
+    pub messages: Vec<Message>,
     /// Hand this to a background thread.
     pub prepare: Option<PrepareJob>,
     /// Submit this.
@@ -149,6 +174,7 @@ impl Sequencer {
             idle_since,
             failed: None,
             closing: Closing::No,
+            messages: Vec::new(),
         }
     }
 
@@ -183,6 +209,7 @@ impl Sequencer {
         self.finish_closing();
         step.closed = self.closing == Closing::Done;
         step.timeout = self.timeout();
+        step.messages = std::mem::take(&mut self.messages);
         step
     }
 
@@ -450,7 +477,7 @@ impl Sequencer {
 
     /// From here on invariant 4 holds: nothing is written or acknowledged any more.
     pub(super) fn fail(&mut self, reason: &str) {
-        tell!(error, reason, "the log has failed; it is read-only until opened again");
+        self.messages.push(Message::Failed(reason.to_owned()));
         self.log.set_state(LogState::Failed(reason.to_owned()));
         self.failed.get_or_insert_with(|| reason.to_owned());
     }

@@ -1,9 +1,8 @@
 //! The position up to which the log is durable and visible.
 
-use event_listener::{Event, EventListener};
 use quipu_types::Position;
 
-use crate::host::call_host;
+use super::listeners::{Listener, Listeners};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Durable and visible up to here.
@@ -14,14 +13,14 @@ use crate::sync::{AtomicU64, Ordering};
 /// 3. Wakers are a host's code: whoever moves it wakes those who wait later, under no lock.
 pub struct CommitWatermark {
     position: AtomicU64,
-    advanced: Event,
+    advanced: Listeners,
 }
 
 impl CommitWatermark {
     /// A watermark at `position`.
     #[must_use]
     pub fn new(position: Position) -> Self {
-        Self { position: AtomicU64::new(position.0), advanced: Event::new() }
+        Self { position: AtomicU64::new(position.0), advanced: Listeners::default() }
     }
 
     /// Where it stands.
@@ -36,14 +35,12 @@ impl CommitWatermark {
 
     /// Wakes all who wait: it has advanced, or the log is closed or damaged.
     pub fn wake(&self) {
-        call_host(|| {
-            self.advanced.notify(usize::MAX);
-        });
+        self.advanced.wake_all();
     }
 
     /// Resolves at the next [`Self::wake`] after this call. Look at [`Self::current`] in between:
     /// one before this call is not told.
-    pub fn listen(&self) -> EventListener {
+    pub fn listen(&self) -> Listener {
         self.advanced.listen()
     }
 }

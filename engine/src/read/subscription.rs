@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_listener::{EventListener, Listener};
 use quipu_types::{
     Checkpoint, Filter, Position, ReadError, StartAfter, SubscribeRequest, SubscriptionItem,
 };
 
 use super::cursor::{Cursor, PageLimits};
+use crate::commit::listeners::Listener;
 use crate::shared::{LogState, Shared};
 
 /// A live subscriber further behind than this has fallen behind.
@@ -155,8 +155,7 @@ impl Subscription {
 
     /// Resolves when the log next advances or closes. Take it before looking, or miss what came
     /// in between.
-    #[must_use]
-    pub fn listen(&self) -> EventListener {
+    pub fn listen(&self) -> Listener {
         self.log.watermark.listen()
     }
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use quipu_types::AppendError;
 
-use super::{Sequencer, Step};
+use super::{Message, Sequencer, Step};
 use crate::commit::head::Head;
 use crate::commit::preparer::{PrepareError, PrepareJob, Prepared};
-use crate::host::tell;
 use crate::shared::LogState;
 
 /// How long to wait before trying again for space.
@@ -37,7 +36,7 @@ impl Sequencer {
             Ok(()) if self.no_space.take().is_some() => self.log.set_state(LogState::Writable),
             Ok(()) => {}
             Err(PrepareError::NoSpace(reason)) => {
-                tell!(warn, reason, "no space: appends are refused until there is");
+                self.messages.push(Message::NoSpace(reason.clone()));
                 self.log.set_state(LogState::NoSpace(reason.clone()));
                 self.no_space = Some((reason, self.log.env.clock.monotonic() + SPACE_RETRY));
             }
