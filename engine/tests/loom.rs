@@ -9,7 +9,6 @@
 #![cfg(loom)]
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use loom::model::Builder;
 
@@ -54,23 +53,15 @@ mod watermark {
 
     /// As a subscription waits: listen, look, sleep.
     fn wait_for(watermark: &CommitWatermark, is_there: impl Fn() -> bool) {
-        loop {
-            let advanced = watermark.listen();
-            if is_there() {
-                return;
+        block_on(async {
+            loop {
+                let advanced = watermark.listen();
+                if is_there() {
+                    return;
+                }
+                advanced.await;
             }
-            advanced.wait_timeout(Duration::MAX);
-        }
-    }
-
-    async fn wait_in_a_task(watermark: &CommitWatermark, position: Position) {
-        loop {
-            let advanced = watermark.listen();
-            if watermark.current() == position {
-                return;
-            }
-            advanced.await;
-        }
+        });
     }
 
     #[test]
@@ -94,11 +85,11 @@ mod watermark {
     }
 
     #[test]
-    fn a_thread_and_a_task_that_wait_are_both_told() {
+    fn two_who_wait_are_both_told() {
         explore(|| {
             let watermark = new();
             let reader = Arc::clone(&watermark);
-            let reader = spawn(move || block_on(wait_in_a_task(&reader, Position(1))));
+            let reader = spawn(move || wait_for(&reader, || reader.current() == Position(1)));
             let writer = Arc::clone(&watermark);
             let writer = spawn(move || {
                 writer.advance(Position(1));

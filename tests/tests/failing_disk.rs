@@ -3,14 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a failure is a panic with its reason")]
 
 use std::io::ErrorKind;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Context;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::{BoxFuture, Either, join_all, select};
+use futures::task::noop_waker;
+use futures::{FutureExt, StreamExt};
 use futures_timer::Delay;
 use quipu_client::{Embedded, EventStore, LogState, OpenError, Options};
 use quipu_engine::{Access, Clock, DiskStorage, Environment, System};
@@ -29,14 +32,18 @@ const BROKEN: Fault = Fault::Refused(ErrorKind::Other);
 
 type Outcome = Result<AppendOutcome, AppendError>;
 
-/// The system's clock, which counts how often it is asked.
+/// The system's clock, which counts how often it is asked, and may panic once.
 #[derive(Default)]
 struct CountingClock {
     asked: AtomicU64,
+    panics: AtomicBool,
 }
 
 impl Clock for CountingClock {
     fn now(&self) -> Timestamp {
+        if self.panics.swap(false, Ordering::Relaxed) {
+            resume_unwind(Box::new("injected panic"));
+        }
         System.now()
     }
 
@@ -565,6 +572,29 @@ mod a_panic {
                 assert_eq!(subject.append(refused).unwrap().duplicate, was_stored);
             }
         }
+    }
+
+    #[test]
+    fn of_a_clock_keeps_no_subscriber_from_hearing_what_is_durable() {
+        let mut options = small();
+        options.log.groups_in_flight = 1;
+        let subject = Subject::open(&options);
+        subject.append(1).unwrap();
+        let mut follower = subject.log.subscribe(SubscribeRequest::default()).unwrap();
+        assert_eq!(within(follower.next_batch()).unwrap().len(), 3, "two events, caught up");
+        let mut next = follower.next_batch().boxed();
+        assert!(next.poll_unpin(&mut Context::from_waker(&noop_waker())).is_pending());
+        subject.faults.pause();
+        let in_flight = subject.submit(2);
+        subject.faults.wait_for_paused(1);
+        let queued = subject.submit(3);
+        subject.clock.panics.store(true, Ordering::Relaxed);
+        subject.faults.resume();
+        let outcomes = [within(in_flight), within(queued)];
+        assert!(is_outcome_unknown(&outcomes[0]) && outcomes[1].is_err(), "{outcomes:?}");
+        assert!(matches!(subject.state(), LogState::Failed(_)));
+        assert_eq!(within(next).unwrap().len(), 2, "the second append");
+        assert_eq!(subject.ids(), ids_of(1..=2));
     }
 }
 

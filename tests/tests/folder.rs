@@ -10,6 +10,7 @@ use std::fs::{create_dir, remove_file, rename, write};
 use std::path::Path;
 
 use quipu_client::OpenError;
+use quipu_engine::storage::{Access, Backend, DiskStorage, LockError, Mapping, Storage};
 use quipu_tests::filled_log::{EVENTS, append, filled, open, read_all, says};
 use quipu_tests::tamper::Folder;
 
@@ -58,4 +59,16 @@ fn a_lock_file_that_is_removed_or_replaced_lets_nobody_in() {
     drop(log);
     let log = open(folder.path()).unwrap();
     assert_eq!(read_all(&log).0.len() as u64, EVENTS + 1);
+}
+
+#[test]
+fn a_lock_belongs_to_who_took_it_also_within_a_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = DiskStorage::open(folder.path(), Access::ReadWrite, Backend::Auto, Mapping::Mapped)
+        .unwrap();
+    let held = disk.lock().unwrap();
+    remove_file(folder.path().join("lock")).unwrap();
+    assert!(matches!(disk.lock().map(drop), Err(LockError::Held(_))));
+    drop(held);
+    drop(disk.lock().expect("it is free again"));
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quipu_engine::commit::outcome::Answer;
 use quipu_engine::format::BLOCK_BYTES;
+use quipu_engine::format::run_file::RunFault;
 use quipu_engine::index::indexer::IndexWork;
 use quipu_engine::storage::{
     Access, Backend, DiskStorage, FileKind, Mapping, index_name, run_name, segment_name,
@@ -154,7 +155,7 @@ fn a_damaged_run_is_not_made_again_in_the_space_that_is_kept_free() {
     };
     let set = log.log().shared().sealed.snapshot();
     let run = set.runs().next().unwrap();
-    assert!(run.span().segments() > 1 && run.note_damage());
+    assert!(run.span().segments() > 1 && run.note_damage(&RunFault::Sum.into()));
     let names = || Folder(folder.path()).names();
     let before = names();
     faults.fail_all(Operation::Space, Fault::Refused(ErrorKind::StorageFull));

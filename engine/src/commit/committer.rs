@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::preparer::PrepareJob;
+use super::preparer::{PrepareJob, Prepared};
 use super::sequencer::{Message, Sequencer, Step};
 use crate::host::{call_host, tell, wake_all};
 use crate::index::indexer::{Indexer, Next};
@@ -55,8 +55,7 @@ impl Committer {
     ) -> io::Result<()> {
         let (prepare, prepare_jobs) = channel();
         let shared = Arc::clone(log);
-        let fails = Arc::clone(sequencer);
-        self.spawn("quipu-prepare", move || prepare_loop(&shared, &fails, &prepare_jobs))?;
+        self.spawn("quipu-prepare", move || prepare_loop(&shared, &prepare_jobs))?;
         let shared = Arc::clone(log);
         self.spawn("quipu-index", move || index_loop(&shared))?;
         let submitters = log.env.storage.submitters(log.options.groups_in_flight);
@@ -104,6 +103,8 @@ fn commit(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<PrepareJob>)
     let commits = || catch_unwind(AssertUnwindSafe(|| commit_loop(log, sequencer, jobs)));
     while commits().is_err() {
         sequencer.lock().fail(PANICKED);
+        // The step that is lost may have advanced it.
+        log.watermark.wake();
     }
 }
 
@@ -143,15 +144,10 @@ fn commit_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Sender<Prepare
     }
 }
 
-fn prepare_loop(log: &Shared, sequencer: &Mutex<Sequencer>, jobs: &Receiver<PrepareJob>) {
+fn prepare_loop(log: &Shared, jobs: &Receiver<PrepareJob>) {
     while let Ok(job) = jobs.recv() {
         let prepared = catch_unwind(AssertUnwindSafe(|| job.run(&*log.env.storage)));
-        if let Ok(prepared) = prepared {
-            log.inbox.prepared(prepared);
-        } else {
-            sequencer.lock().fail(PANICKED);
-            log.inbox.arrived();
-        }
+        log.inbox.prepared(prepared.unwrap_or_else(|_| Prepared::failed(PANICKED)));
     }
 }
 

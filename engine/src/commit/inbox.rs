@@ -238,11 +238,6 @@ impl Inbox {
         }
     }
 
-    /// Has the sequencer step once more.
-    pub fn arrived(&self) {
-        self.arrive(|_| {});
-    }
-
     /// Wakes one more committer thread: there is work for two.
     pub fn wake_another(&self) {
         self.arrived.notify_one();

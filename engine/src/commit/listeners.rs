@@ -1,26 +1,22 @@
-//! Those who wait for something that all of them are told of.
+//! Tasks that wait for something that all of them are told of.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use crate::host;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::Mutex;
 
-/// Who waits: tasks, and blocked threads.
+/// Who waits.
 ///
 /// Invariants:
 /// 1. A listener resolves once all have been woken after it was made, and no sooner.
 /// 2. Wakers are a host's code and may come back here: none is cloned, woken or dropped under the
 ///    lock.
+#[derive(Default)]
 pub struct Listeners {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    woken: Condvar,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -28,52 +24,34 @@ struct State {
     /// How often all were woken.
     wakes: u64,
     next_ticket: u64,
-    /// Of the tasks that wait, by ticket, in order.
-    wakers: Vec<(u64, Waker)>,
-}
-
-impl Default for Listeners {
-    fn default() -> Self {
-        let (state, woken) = (Mutex::default(), Condvar::new());
-        Self { shared: Arc::new(Shared { state, woken }) }
-    }
+    /// Of the tasks that wait, by ticket.
+    wakers: BTreeMap<u64, Waker>,
 }
 
 impl Listeners {
     /// Wakes all who listen.
     pub fn wake_all(&self) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.state.lock();
         state.wakes += 1;
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
-        self.shared.woken.notify_all();
-        host::wake_all(wakers.into_iter().map(|(_, waker)| waker));
+        host::wake_all(wakers.into_values());
     }
 
     /// Resolves at the next [`Self::wake_all`] after this call.
     pub fn listen(&self) -> Listener {
-        let made_after = self.shared.state.lock().wakes;
-        Listener { shared: Arc::clone(&self.shared), made_after, ticket: None }
+        let made_after = self.state.lock().wakes;
+        Listener { state: Arc::clone(&self.state), made_after, ticket: None }
     }
 }
 
 /// Resolves when all who listen are woken.
 #[must_use = "it only listens, and does not wait by itself"]
 pub struct Listener {
-    shared: Arc<Shared>,
+    state: Arc<Mutex<State>>,
     made_after: u64,
     /// Taken when it is first polled in vain.
     ticket: Option<u64>,
-}
-
-impl Listener {
-    /// Blocks this thread until all are woken, or `timeout` is over.
-    pub fn wait_timeout(self, timeout: Duration) {
-        let mut state = self.shared.state.lock();
-        if state.wakes == self.made_after {
-            self.shared.woken.wait_for(&mut state, timeout);
-        }
-    }
 }
 
 impl Future for Listener {
@@ -81,8 +59,8 @@ impl Future for Listener {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let waker = context.waker().clone();
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.state.lock();
+        let listeners = Arc::clone(&self.state);
+        let mut state = listeners.lock();
         if state.wakes != self.made_after {
             drop(state);
             return Poll::Ready(());
@@ -97,7 +75,7 @@ impl Future for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let waker = self.shared.state.lock().take(ticket);
+        let waker = self.state.lock().wakers.remove(&ticket);
         drop(waker);
     }
 }
@@ -105,22 +83,11 @@ impl Drop for Listener {
 impl State {
     /// Keeps a task's waker; gives back the one it had before.
     fn put(&mut self, ticket: &mut Option<u64>, waker: Waker) -> Option<Waker> {
-        if let Some(at) = ticket.and_then(|ticket| self.place_of(ticket)) {
-            return Some(std::mem::replace(&mut self.wakers[at].1, waker));
-        }
-        *ticket = Some(self.next_ticket);
-        self.wakers.push((self.next_ticket, waker));
-        self.next_ticket += 1;
-        None
-    }
-
-    fn take(&mut self, ticket: u64) -> Option<Waker> {
-        let at = self.place_of(ticket)?;
-        Some(self.wakers.remove(at).1)
-    }
-
-    fn place_of(&self, ticket: u64) -> Option<usize> {
-        self.wakers.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
+        let ticket = *ticket.get_or_insert_with(|| {
+            self.next_ticket += 1;
+            self.next_ticket
+        });
+        self.wakers.insert(ticket, waker)
     }
 }
 
@@ -152,7 +119,7 @@ mod tests {
         }
 
         fn come_back(&self) {
-            assert!(!self.listeners.shared.state.is_locked(), "called under the lock");
+            assert!(!self.listeners.state.is_locked(), "called under the lock");
             assert!(poll(&mut self.listeners.listen(), Waker::noop()).is_pending());
         }
     }
@@ -185,7 +152,7 @@ mod tests {
         for mut listener in all {
             assert!(poll(&mut listener, Waker::noop()).is_ready());
         }
-        assert!(listeners.shared.state.lock().wakers.is_empty());
+        assert!(listeners.state.lock().wakers.is_empty());
     }
 
     #[test]
@@ -213,14 +180,14 @@ mod tests {
         let mut gone = listeners.listen();
         assert!(poll(&mut gone, &Reentrant::of(&listeners, &woken)).is_pending());
         drop(gone);
-        assert!(listeners.shared.state.lock().wakers.is_empty());
+        assert!(listeners.state.lock().wakers.is_empty());
         listeners.wake_all();
         assert_eq!(woken.load(Ordering::Relaxed), 0);
         let mut late = listeners.listen();
         assert!(poll(&mut late, Waker::noop()).is_pending());
-        late.wait_timeout(Duration::from_millis(1));
-        let early = listeners.listen();
+        let mut early = listeners.listen();
         listeners.wake_all();
-        early.wait_timeout(Duration::MAX);
+        assert!(poll(&mut late, Waker::noop()).is_ready());
+        assert!(poll(&mut early, Waker::noop()).is_ready(), "also where it was not polled before");
     }
 }

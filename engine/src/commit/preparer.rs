@@ -5,10 +5,8 @@
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use rustix::io::Errno;
-
 use crate::format::{BlockBuffer, zeroed_blocks};
-use crate::storage::{Storage, StorageFile, is_no_space, segment_name};
+use crate::storage::{Storage, StorageFile, is_lack, is_no_space, segment_name};
 
 /// Zeroed in one write, so that a group that needs the place waits little.
 pub(crate) const ZERO_BYTES: usize = 1 << 20;
@@ -58,6 +56,13 @@ pub enum Prepared {
     Spare(Result<Spare, PrepareError>),
 }
 
+impl Prepared {
+    /// Nothing, for no fault of the disk's.
+    pub(super) fn failed(reason: &str) -> Self {
+        Self::Spare(Err(PrepareError::Io(io::Error::other(reason))))
+    }
+}
+
 /// A file for a segment to come: zeros, its directory entry durable.
 pub struct Spare {
     /// Number of the segment.
@@ -83,11 +88,9 @@ pub enum PrepareError {
 
 impl From<io::Error> for PrepareError {
     fn from(error: io::Error) -> Self {
-        // A process that is out of file descriptors has harmed nothing, and may have some again.
-        let no_file = [Errno::MFILE, Errno::NFILE].map(|it| Some(it.raw_os_error()));
-        // So does a limit that ends within a write: zeros over zeros may be written again.
+        // A limit may end within a write: zeros over zeros may be written again.
         let is_cut_short = error.kind() == io::ErrorKind::WriteZero;
-        if is_no_space(&error) || is_cut_short || no_file.contains(&error.raw_os_error()) {
+        if is_no_space(&error) || is_cut_short || is_lack(&error) {
             Self::NoSpace(format!("cannot prepare space: {error}"))
         } else {
             Self::Io(error)
@@ -173,6 +176,8 @@ pub(crate) fn fill_spare(
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     #[test]

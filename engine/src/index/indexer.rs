@@ -27,6 +27,7 @@ use crate::format::run_file::Span;
 use crate::host::tell;
 use crate::segment::Segment;
 use crate::shared::Shared;
+use crate::storage::is_lack;
 
 /// Records that may wait to be indexed, each about 100 bytes. Beyond it they are left out, and
 /// their segment is read back when it is sealed.
@@ -143,7 +144,7 @@ impl IndexWork {
 pub struct Indexer {
     log: Arc<Shared>,
     under_way: Option<UnderWay>,
-    /// Sealed, and not indexed yet, as the disk refused.
+    /// Sealed, and not indexed yet for want of files or memory.
     unindexed: Vec<(Arc<Segment>, GroupHeader)>,
     /// Merges under way, of disjoint runs. The smallest goes first, or small runs would pile up
     /// behind a large one, and each of them is asked for every new key.
@@ -221,7 +222,7 @@ impl Indexer {
     }
 
     /// Serves a sealed segment from its index from now on. A failure is reported and changes
-    /// nothing: the segment goes on being served as before. Where the disk refused it is tried
+    /// nothing: the segment goes on being served as before. For want of files or memory it is tried
     /// again with the next segment that is sealed, else at the next start.
     fn sealed(&mut self, segment: Arc<Segment>, seal: GroupHeader) {
         let header = segment.header();
@@ -243,7 +244,7 @@ impl Indexer {
             }
             Err(error) => {
                 tell!(error, segment = header.number, %error, "cannot index a sealed segment");
-                if matches!(error, RebuildError::Io(_)) {
+                if matches!(&error, RebuildError::Io(error) if is_lack(error)) {
                     self.unindexed.push((segment, seal));
                 }
             }
@@ -366,10 +367,12 @@ impl Indexer {
 
     /// Of the runs that there are now: one may have been merged away since it was found damaged.
     fn make_damaged_again(&mut self) {
-        for run in self.log.sealed.snapshot().runs().filter(|run| run.is_damaged()) {
+        for run in self.log.sealed.snapshot().runs() {
+            let Some(damage) = run.damage() else { continue };
+            let name = run.name();
+            tell!(error, run = name, damage, "a damaged run is made again");
             if let Err(error) = self.make_again(run) {
-                let run = run.name();
-                tell!(error, run, %error, "a damaged run cannot be made again now");
+                tell!(error, run = name, %error, "a damaged run cannot be made again now");
             }
         }
     }

@@ -14,7 +14,6 @@ use crate::commit::prepared::{PreparedAggregate, PreparedAppend, PreparedRecord}
 use crate::format::index_file::IndexFile;
 use crate::format::index_header::IndexFault;
 use crate::format::run_file::Span;
-use crate::host::tell;
 use crate::index::indexer::IndexWork;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -161,11 +160,10 @@ impl Known {
     }
 }
 
-/// Lets the indexer make a damaged run again.
+/// Lets the indexer tell of a damaged run, and make it again.
 pub(crate) fn report_damage(log: &Shared, run: &Arc<Run>, error: &RunError) {
     let is_whole = matches!(error, RunError::Io(error) if is_lack(error));
-    if !is_whole && run.note_damage() {
-        tell!(error, run = run.name(), %error, "a damaged run is made again");
+    if !is_whole && run.note_damage(error) {
         log.index_queue.push(IndexWork::Tidy);
     }
 }

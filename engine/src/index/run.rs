@@ -1,8 +1,7 @@
 //! A run that is open: what is known of the events of some sealed segments, found with about one
 //! access to its file.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use quipu_types::{Position, Uuid, Version};
 
@@ -34,7 +33,7 @@ pub struct Run {
     file: Arc<dyn StorageFile>,
     ids: Table<1>,
     aggregates: Table<3>,
-    is_damaged: AtomicBool,
+    damage: OnceLock<String>,
 }
 
 /// What a run keeps in memory of a table.
@@ -99,7 +98,7 @@ impl Run {
         ids: Table<1>,
         aggregates: Table<3>,
     ) -> Self {
-        Self { header, file, ids, aggregates, is_damaged: AtomicBool::new(false) }
+        Self { header, file, ids, aggregates, damage: OnceLock::new() }
     }
 
     /// Its header.
@@ -194,14 +193,19 @@ impl Run {
         Some((*self.ids.first_keys.first()?, self.ids.size.last_key))
     }
 
-    /// Notes that it was found damaged; true the first time.
-    pub fn note_damage(&self) -> bool {
-        !self.is_damaged.swap(true, Ordering::Relaxed)
+    /// Notes that it was found damaged, and how; true the first time.
+    pub fn note_damage(&self, error: &RunError) -> bool {
+        self.damage.set(error.to_string()).is_ok()
+    }
+
+    /// How it was found damaged, if it was.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     /// Whether it was found damaged.
     pub fn is_damaged(&self) -> bool {
-        self.is_damaged.load(Ordering::Relaxed)
+        self.damage().is_some()
     }
 }
 

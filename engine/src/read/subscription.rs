@@ -158,26 +158,6 @@ impl Subscription {
     pub fn listen(&self) -> Listener {
         self.log.watermark.listen()
     }
-
-    /// Blocks until there is something to deliver, or `timeout` is over (then empty).
-    ///
-    /// # Errors
-    /// As [`Subscription::try_next`].
-    pub fn next(
-        &mut self,
-        limits: PageLimits,
-        timeout: Duration,
-    ) -> Result<Vec<SubscriptionItem>, ReadError> {
-        // Taken before looking, so that neither an advance nor a close in between is missed.
-        let advanced = self.listen();
-        let items = self.try_next(limits)?;
-        if !items.is_empty() {
-            return Ok(items);
-        }
-        let timeout = self.checkpoint_due_in().map_or(timeout, |due| due.min(timeout));
-        advanced.wait_timeout(timeout);
-        self.try_next(limits)
-    }
 }
 
 fn check(log: &Shared, checkpoint: Checkpoint) -> Result<Position, ReadError> {

@@ -136,7 +136,7 @@ impl DiskStorage {
     /// there is no space any more a log still opens.
     fn takes_direct_io(&self) -> io::Result<bool> {
         let probe = match self.list()?.iter().find(|it| stays(&it.name)) {
-            Some(entry) => self.open_at(&entry.name, OFlags::RDONLY | OFlags::DIRECT),
+            Some(entry) => self.open_at(&entry.name, self.flags() | OFlags::DIRECT),
             None if self.access == Access::ReadOnly => return Ok(false),
             None => {
                 let name = format!("{PROBE_STEM}{}.tmp", std::process::id());
@@ -206,13 +206,14 @@ impl Storage for DiskStorage {
     fn lock(&self) -> Result<LockGuard, LockError> {
         let mut file = self.open_at(LOCK_NAME, OFlags::RDWR | OFlags::CREATE)?;
         let exclusive = FlockOperation::NonBlockingLockExclusive;
-        // The folder, too: the file may have been removed, with the lock of whoever has it open.
-        let locked =
-            flock(&file, exclusive).and_then(|()| match flock(&self.directory, exclusive) {
-                Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
-                // Some file systems lock files only.
-                _ => Ok(()),
-            });
+        // The folder, too: the file may have been removed, with the lock of whoever has it open. By
+        // a descriptor of its own, for a lock belongs to what it was taken by.
+        let folder = self.open_at(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let locked = flock(&file, exclusive).and_then(|()| match flock(&folder, exclusive) {
+            // Some file systems lock files only.
+            Err(error) if error != Errno::WOULDBLOCK => Ok(()),
+            locked => locked,
+        });
         match locked {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -225,7 +226,6 @@ impl Storage for DiskStorage {
             }
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        let guard = FolderLock([self.directory.try_clone()?, file.try_clone()?]);
         let program = std::env::args_os().next().unwrap_or_default();
         let (id, program) = (std::process::id(), program.display());
         let told = file.set_len(0).and_then(|()| writeln!(file, "process {id} ({program})"));
@@ -233,7 +233,7 @@ impl Storage for DiskStorage {
             // A full disk has no room for a name; the lock is held all the same.
             tell!(warn, %error, "cannot write who holds the lock");
         }
-        Ok(Box::new(guard))
+        Ok(Box::new(FolderLock([folder, file])))
     }
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
