@@ -1,8 +1,12 @@
 //! Instants, to the microsecond, spelled as RFC 3339.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z, negative before.
@@ -28,9 +32,28 @@ impl Timestamp {
     /// Whether this instant can be spelled in RFC 3339 (years -9999 to 9999).
     #[must_use]
     pub fn is_spellable(self) -> bool {
-        jiff::Timestamp::from_microsecond(self.0).is_ok()
+        SPELLABLE.contains(&self.0)
+    }
+
+    /// Date and time in UTC. Not by `jiff::Timestamp`, which ends a day before the year 9999 does:
+    /// its last day is what many a system means by "never".
+    fn in_utc(self) -> Option<DateTime> {
+        EPOCH.checked_add(SignedDuration::from_micros(self.0)).ok()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let pieces = Pieces::parse(text).ok()?;
+        let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
+        let local = pieces.date().to_datetime(time).duration_since(EPOCH);
+        let instant = local - SignedDuration::from_secs(offset.seconds().into());
+        let micros = instant.as_nanos().div_euclid(1_000);
+        i64::try_from(micros).map(Self).ok().filter(|it| it.is_spellable())
     }
 }
+
+/// From -9999-01-01T00:00:00Z to the last microsecond of 9999.
+const SPELLABLE: RangeInclusive<i64> = -377_705_116_800_000_000..=253_402_300_799_999_999;
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 const RFC_3339: &str = "an RFC 3339 timestamp with an offset, such as 2026-01-02T03:04:05.678Z";
 
@@ -46,27 +69,25 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refuse = || NotATimestamp { given: text.chars().take(64).collect() };
-        let instant: jiff::Timestamp = text.parse().map_err(|_| refuse())?;
-        let micros = instant.as_nanosecond().div_euclid(1_000);
-        i64::try_from(micros).map(Self).map_err(|_| refuse())
+        Self::parse(text).ok_or_else(refuse)
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(instant) => instant.fmt(f),
-            Err(_) => write!(f, "{} microseconds since 1970", self.0),
+        match self.in_utc() {
+            Some(time) => write!(f, "{time}Z"),
+            None => write!(f, "{} microseconds since 1970", self.0),
         }
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(instant) => serializer.collect_str(&instant),
-            Err(_) => Err(ser::Error::custom(format_args!("{self} cannot be spelled in RFC 3339"))),
+        if !self.is_spellable() {
+            return Err(ser::Error::custom(format_args!("{self} cannot be spelled in RFC 3339")));
         }
+        serializer.collect_str(self)
     }
 }
 
@@ -94,6 +115,30 @@ mod tests {
         assert_eq!(after.as_micros(), 1);
         let before: Timestamp = "1969-12-31T23:59:59.9999999Z".parse().unwrap();
         assert_eq!(before.as_micros(), -1);
+    }
+
+    #[test]
+    fn the_last_day_of_the_last_year_and_the_first_of_the_first_are_times() {
+        for (text, micros) in [
+            ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000_000),
+            ("-009999-01-01T00:00:00Z", -377_705_116_800_000_000),
+        ] {
+            let instant: Timestamp = text.parse().unwrap();
+            assert_eq!((instant.as_micros(), instant.to_string().as_str()), (micros, text));
+            assert!(instant.is_spellable());
+            assert_eq!(serde_json::to_string(&instant).unwrap(), format!("\"{text}\""));
+        }
+        for outside in ["9999-12-31T23:59:59-00:01", "-009999-01-01T00:00:00+00:01"] {
+            assert!(outside.parse::<Timestamp>().is_err(), "{outside}");
+        }
+        for end in [*SPELLABLE.start(), *SPELLABLE.end()] {
+            for micros in [end - 1, end, end + 1] {
+                let instant = Timestamp::from_micros(micros);
+                assert_eq!(instant.is_spellable(), instant.in_utc().is_some(), "{micros}");
+            }
+        }
+        assert!(!Timestamp::from_micros(i64::MIN).is_spellable());
     }
 
     #[test]
