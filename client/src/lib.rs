@@ -46,6 +46,7 @@ mod context;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod event_type;
+mod finite;
 mod folded;
 #[cfg(any(feature = "embedded", feature = "tcp"))]
 mod fresh;
@@ -76,7 +77,8 @@ pub use batches::{RecordStream, Subscription};
 pub use bus::{
     Backoff, Begin, BusError, BusOptions, CHECKPOINT_TYPE, Delivery, EventBus, EventTypeCounts,
     HANDLER_TYPE, Handler, HandlerError, HandlerMetrics, HandlerNotes, HandlerStatus, IfHeld,
-    LEASE_TYPE, ParkedEvent, Place, Places, ReplayRequest, ReplayState, Subject, Unreadable,
+    LEASE_TYPE, ParkedEvent, Place, Places, PlacesAt, ReplayRequest, ReplayState, Subject,
+    Unreadable,
 };
 pub use codec_error::{DecodeError, DecodeProblem, EncodeError};
 pub use context::EventContext;

@@ -5,11 +5,13 @@ use quipu_types::{
     AggregateKey, AppendError, Direction, Filter, NewEvent, Position, ReadRequest, Record, Version,
 };
 use serde::de::DeserializeOwned;
+use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::aggregates::Aggregate;
 use crate::codec_error::EncodeError;
+use crate::finite;
 use crate::folded::{At, Folded};
 use crate::repository_error::LoadError;
 use crate::stamps::Stamp;
@@ -90,7 +92,10 @@ impl SnapshotError {
 impl<A: Snapshotted> Default for SnapshotCodec<A> {
     fn default() -> Self {
         Self {
-            encode: |state| serde_json::value::to_raw_value(state),
+            encode: |state| {
+                finite::check(state).map_err(serde_json::Error::custom)?;
+                serde_json::value::to_raw_value(state)
+            },
             decode: |json| serde_json::from_str(json).ok(),
             state_version: A::STATE_VERSION,
         }

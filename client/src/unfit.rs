@@ -5,11 +5,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::finite;
+
 /// How deep objects and lists may lie in each other: what `serde_json` reads at most.
 const DEPTH_MAX: usize = 127;
 
 /// Writes JSON that [`from_slice`] can read; an error says why there is none.
 pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
+    finite::check(value).map_err(|error| error.to_string())?;
     let json = serde_json::to_vec(value).map_err(|error| error.to_string())?;
     match depth(&json) {
         ..=DEPTH_MAX => Ok(json),
@@ -108,6 +111,8 @@ mod tests {
         let brackets_in_text = serde_json::json!({ "a\\\"[": ["\\", "[".repeat(200)] });
         assert!(to_vec(&brackets_in_text).is_ok());
         assert_eq!(depth(br#"{"a":[{}],"b":{}}"#), 3);
+        let error = to_vec(&(1, Some(f64::NAN))).unwrap_err();
+        assert_eq!(error, "it has the number NaN, for which JSON has no spelling");
     }
 
     #[test]

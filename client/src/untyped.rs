@@ -12,7 +12,8 @@ use crate::unfit;
 
 /// An event of a type that the program need not know.
 ///
-/// A number that no 64-bit integer or double holds loses digits here; the record keeps them.
+/// A number that no 64-bit integer or double holds loses digits here, and one beyond the greatest
+/// double cannot be read; the record keeps them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UntypedEvent {
     /// What happened.

@@ -330,7 +330,7 @@ fn a_quiet_bus_writes_nothing_and_a_busy_one_once_a_second() {
     block_on(async {
         let log = Log::new();
         log.fill(100, 1).await;
-        let end = async || Places::newest(&*log.store, "main").await.unwrap().0.0;
+        let end = async || Places::newest(&*log.store, "main").await.unwrap().0.version.0;
         let bus = log.bus().await;
         let book = Book::default();
         bus.subscribe(Handler::new("all"), book.writer()).await.unwrap();
@@ -523,9 +523,9 @@ fn an_outage_after_places_were_saved_is_not_taken_for_another_run() {
         let refused = bus.subscribe(Handler::new("other"), book.writer()).await;
         assert_eq!(refused, Err(BusError::Append(down)));
         bus.stop().await.unwrap();
-        let (version, places) = Places::newest(&*log.store, "main").await.unwrap();
+        let (at, places) = Places::newest(&*log.store, "main").await.unwrap();
         let handlers: Vec<_> = places.unwrap().handlers.into_keys().collect();
-        assert_eq!((version, handlers), (Version(4), vec!["h".to_owned()]));
+        assert_eq!((at.version, handlers), (Version(4), vec!["h".to_owned()]));
     });
 }
 

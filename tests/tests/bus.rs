@@ -115,12 +115,12 @@ fn a_bus_that_was_taken_over_behind_its_back_stops_and_moves_no_place() {
         let first = open(one, options("one")).await.unwrap();
         let _hears = subscribe(&first).await;
         // What a process does that got no answer from one that was asleep.
-        let (version, places) = Places::newest(two, "main").await.unwrap();
+        let (at, places) = Places::newest(two, "main").await.unwrap();
         let run = two.new_id();
         let places = Places { run, holder: "two".to_owned(), ..places.unwrap() };
         let json = serde_json::to_vec(&places).unwrap();
         let taken = two.new_event(AggregateKey::new(CHECKPOINT_TYPE, "main"), "PlacesSaved", json);
-        let expected = quipu_client::ExpectedVersion::Exact(version);
+        let expected = quipu_client::ExpectedVersion::Exact(at.version);
         two.append_system(Append::one(taken, expected)).await.unwrap();
         let told = loop {
             let status = first.metrics().await.unwrap().remove("h").unwrap().status;

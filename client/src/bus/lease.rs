@@ -14,7 +14,7 @@ use futures_timer::Delay;
 use parking_lot::Mutex;
 use quipu_types::{
     AggregateKey, Append, AppendError, Filter, NewEvent, Position, Record, StartAfter,
-    SubscribeRequest, SubscriptionItem, Uuid, Version,
+    SubscribeRequest, SubscriptionItem, Uuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +76,7 @@ pub(super) async fn take(
     loop {
         // Taken before looking: the record that a bus has ended comes before its place is free.
         let freed = ENDED.listen();
-        let (version, last) = Places::newest(&**store, bus).await?;
+        let (at, last) = Places::newest(&**store, bus).await?;
         check_log(bus, last.as_ref(), log_id, options.adopts)?;
         let claim = if store.is_exclusive() { Claim::stake(log_id, bus) } else { None };
         let is_held = match &last {
@@ -89,13 +89,13 @@ pub(super) async fn take(
             if options.if_held == IfHeld::Refuse {
                 return Err(BusError::Held { bus: bus.clone(), holder, run });
             }
-            wait_for_change(store, options, version, freed).await?;
+            wait_for_change(store, options, at.position, freed).await?;
             continue;
         }
         let handlers = last.map(|last| last.handlers).unwrap_or_default();
         let holder = options.holder.clone();
         let places = Places { log_id, run, holder, is_closed: false, handlers };
-        match SavedPlaces::open(Arc::clone(store), bus, version, places).await {
+        match SavedPlaces::open(Arc::clone(store), bus, at.version, places).await {
             Ok((places, since)) => return Ok(Taken { places, since, claim }),
             // Somebody else was faster, and is asked next.
             Err(BusError::Lost { .. }) => {}
@@ -146,14 +146,14 @@ async fn answers(
 async fn wait_for_change(
     store: &Arc<dyn EventStore>,
     options: &BusOptions,
-    version: Version,
+    newest: Position,
     freed: EventListener,
 ) -> Result<(), BusError> {
     let ended = |record: &Record| {
-        let is_of_it = record.aggregate_type() == CHECKPOINT_TYPE && record.version() > version;
+        let is_of_it = record.aggregate_type() == CHECKPOINT_TYPE;
         (is_of_it && closes(record) == Some(true)).then_some(())
     };
-    let ended = first_of(store, &options.name, Position::START, ended);
+    let ended = first_of(store, &options.name, newest, ended);
     let again =
         Delay::new(options.lease_within.saturating_mul(PATIENCE).max(Duration::from_millis(1)));
     match select(Box::pin(ended), select(freed, again)).await {

@@ -40,5 +40,5 @@ pub use note::HANDLER_TYPE;
 pub use notes::{HandlerNotes, ReplayState};
 pub use options::{BusOptions, IfHeld};
 pub use parked::ParkedEvent;
-pub use places::{CHECKPOINT_TYPE, Place, Places};
+pub use places::{CHECKPOINT_TYPE, Place, Places, PlacesAt};
 pub use replay::ReplayRequest;

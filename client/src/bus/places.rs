@@ -37,6 +37,15 @@ pub struct Places {
     pub handlers: BTreeMap<String, Place>,
 }
 
+/// Where the record of some places stands; zeros if there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlacesAt {
+    /// Its version: how often places were saved.
+    pub version: Version,
+    /// Its position.
+    pub position: Position,
+}
+
 /// How far one handler has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -47,14 +56,14 @@ pub struct Place {
 }
 
 impl Places {
-    /// The newest places of a bus, and the version of their record; none if it never ran.
+    /// The newest places of a bus, and where their record stands; none if it never ran.
     ///
     /// # Errors
     /// That the log or the record cannot be read.
     pub async fn newest(
         store: &dyn EventStore,
         bus: &str,
-    ) -> Result<(Version, Option<Self>), BusError> {
+    ) -> Result<(PlacesAt, Option<Self>), BusError> {
         let request = ReadRequest {
             filter: Filter::aggregate(stream_of(bus)),
             direction: Direction::Backward,
@@ -62,12 +71,13 @@ impl Places {
             ..ReadRequest::default()
         };
         let page = store.read(request).next_batch().await?;
-        let Some(record) = page.first() else { return Ok((Version::NONE, None)) };
+        let Some(record) = page.first() else { return Ok((PlacesAt::default(), None)) };
         let places = serde_json::from_slice(record.payload()).map_err(|error| {
             let (bus, position) = (bus.to_owned(), record.position());
             BusError::Places { bus, position, problem: error.to_string() }
         })?;
-        Ok((record.version(), Some(places)))
+        let at = PlacesAt { version: record.version(), position: record.position() };
+        Ok((at, Some(places)))
     }
 
     fn append(&self, bus: &str, version: Version) -> Append {
