@@ -213,11 +213,14 @@ impl Applier {
             };
             match applied {
                 Ok(()) => {
+                    self.session.run("release the savepoint", "RELEASE SAVEPOINT part").await?;
                     outcome.parked.extend(folded.outcome.parked);
                     outcome.stopped = folded.outcome.stopped;
                 }
                 Err(error) if error.remedy() == Remedy::LeaveOut => {
-                    self.session.run("roll back", "ROLLBACK TO SAVEPOINT part").await?;
+                    // Both: those that stay open lie in each other, by the thousand.
+                    const UNDO: &str = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part";
+                    self.session.run("roll back", UNDO).await?;
                     if let [record] = part {
                         let problem = error.to_string();
                         let failure = Failure { record: record.clone(), problem };

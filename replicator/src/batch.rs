@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::projection::{Fold, OnFailure, Projection};
 
-/// When a batch is closed: at the first of these.
+/// When a batch is closed: at the first of these; with one event at least, within a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Events in it.
@@ -25,6 +25,8 @@ impl Default for BatchLimits {
         Self { events_max: 20_000, bytes_max: 8 * 1024 * 1024, wait_max }
     }
 }
+
+const WAIT_MAX: Duration = Duration::from_hours(24);
 
 /// How long a place in the log that came without events waits to be noted.
 const MARK_WAIT: Duration = Duration::from_secs(1);
@@ -44,6 +46,12 @@ pub(crate) struct Forming {
 
 impl Forming {
     pub(crate) fn new(limits: BatchLimits, after: Position, until: Option<Position>) -> Self {
+        // None without an event, and none that waits beyond what a clock can tell.
+        let limits = BatchLimits {
+            events_max: limits.events_max.max(1),
+            bytes_max: limits.bytes_max.max(1),
+            wait_max: limits.wait_max.min(WAIT_MAX),
+        };
         Self { limits, records: Vec::new(), bytes: 0, through: after, due: None, until }
     }
 

@@ -5,13 +5,16 @@ const DEPTH_MAX: usize = 1_000;
 /// What `numeric` holds before and after the decimal point.
 const WHOLE_DIGITS_MAX: i64 = 131_072;
 const FRACTION_DIGITS_MAX: i64 = 16_383;
+/// Digits that all long numbers together may be printed with: `1e131071` is 8 bytes, and 128 KiB as
+/// text, of which Postgres makes 1 GiB at most.
+const LONG_DIGITS_MAX: i64 = 16 << 20;
 
 /// Checks that Postgres can hold what is known to be JSON.
 ///
 /// # Errors
 /// Why it cannot.
 pub(crate) fn check(json: &[u8]) -> Result<(), String> {
-    let (mut depth, mut at) = (0_usize, 0);
+    let (mut depth, mut at, mut long_digits) = (0_usize, 0, 0);
     while let Some(byte) = json.get(at) {
         match byte {
             b'"' => {
@@ -19,7 +22,7 @@ pub(crate) fn check(json: &[u8]) -> Result<(), String> {
                 continue;
             }
             b'-' | b'0'..=b'9' => {
-                at = check_number(json, at)?;
+                at = check_number(json, at, &mut long_digits)?;
                 continue;
             }
             b'[' | b'{' => depth += 1,
@@ -70,19 +73,25 @@ fn escaped_unit(json: &[u8], at: usize) -> Option<u16> {
 }
 
 /// Where the number ends.
-fn check_number(json: &[u8], start: usize) -> Result<usize, String> {
+fn check_number(json: &[u8], start: usize, long_digits: &mut i64) -> Result<usize, String> {
     let rest = &json[start..];
     let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
     let end = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
     let number = &rest[..end];
     // Short, and without an exponent: nearly every number.
     if end > 18 || number.iter().any(|byte| matches!(byte, b'e' | b'E')) {
-        check_long_number(number)?;
+        *long_digits += check_long_number(number)?;
+        if *long_digits > LONG_DIGITS_MAX {
+            return Err(format!(
+                "its JSON has numbers of more than {LONG_DIGITS_MAX} digits in all"
+            ));
+        }
     }
     Ok(start + end)
 }
 
-fn check_long_number(number: &[u8]) -> Result<(), String> {
+/// With how many digits it is printed, at most.
+fn check_long_number(number: &[u8]) -> Result<i64, String> {
     let text = String::from_utf8_lossy(number);
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((&text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -100,7 +109,7 @@ fn check_long_number(number: &[u8]) -> Result<(), String> {
              point and {FRACTION_DIGITS_MAX} behind it"
         ));
     }
-    Ok(())
+    Ok(whole_digits.max(0) + fraction_digits.max(0))
 }
 
 /// One with too many digits counts as the largest.
@@ -139,6 +148,7 @@ mod tests {
     #[test]
     fn what_it_does_not_hold_is_refused_with_its_reason() {
         let deep = "[".repeat(DEPTH_MAX + 1) + &"]".repeat(DEPTH_MAX + 1);
+        let many_long = format!("[{}0]", "1e131071,".repeat(129));
         let cases = [
             (r#"{"a":"x\u0000"}"#, "\\u0000"),
             (r#"{"\u0000":1}"#, "\\u0000"),
@@ -150,6 +160,7 @@ mod tests {
             ("1e131072", "digits"),
             ("1e-16384", "digits"),
             ("1e99999999999999999999", "digits"),
+            (&many_long, "16777216 digits in all"),
             (&deep, "nested"),
         ];
         for (json, expected) in cases {
