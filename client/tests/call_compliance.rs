@@ -58,7 +58,7 @@ impl Service {
 
     async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let headers = "x-correlation-id: campaign-12\r\nx-forwarded-for: 192.0.2.9\r\n\
-                       user-agent: test\r\n";
+                       user-agent: test\tof tabs\r\n";
         self.ask_with(headers, method, path, body).await
     }
 
@@ -161,7 +161,7 @@ async fn a_call_is_checked_made_and_audited() {
     assert!(positions.is_sorted());
     for entry in &entries {
         let who = [&entry["user_id"], &entry["ip_address"], &entry["user_agent"]];
-        assert_eq!(who, [USER, "192.0.2.9", "test"]);
+        assert_eq!(who, [USER, "192.0.2.9", "test of tabs"]);
         assert!(entry["happened_at"].is_string() && entry["recorded_at"].is_string());
         assert!(!entry.to_string().contains("5550100"), "no number is in the log");
     }

@@ -1,5 +1,6 @@
 //! The event log: what a host embeds. Wiring only; the work is done by the modules below.
 
+use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -241,6 +242,7 @@ impl EventLog {
         append: &PreparedAppend,
     ) -> Result<AppendOutcome, AppendError> {
         let mut versions: Vec<(AggregateKey, Version)> = Vec::new();
+        let mut places = HashMap::new();
         for (index, position) in positions.iter().enumerate() {
             let stored = self.record_at(*position)?;
             let is_same = append.record(index).is_some_and(|it| it.has_content_of(&stored));
@@ -249,9 +251,11 @@ impl EventLog {
                 let (event_id, reason) = (stored.event_id(), IdConflictReason::OtherContent);
                 return Err(AppendError::IdConflict { event_id, position: *position, reason });
             }
-            match versions.iter_mut().find(|(key, _)| stored.is_of(key)) {
+            let key = stored.aggregate();
+            let place = *places.entry(key.clone()).or_insert(versions.len());
+            match versions.get_mut(place) {
                 Some((_, version)) => *version = stored.version().max(*version),
-                None => versions.push((stored.aggregate(), stored.version())),
+                None => versions.push((key, stored.version())),
             }
         }
         self.shared.counters.duplicate();

@@ -136,6 +136,8 @@ fn disk(status: &Status, page: &mut Page<'_>) -> fmt::Result {
     let waiting = index.waiting_segments;
     page.gauge("index_waiting_segments", "Sealed segments in no run yet", waiting)?;
     page.counter("index_reads", "Look-ups that read a run", index.reads)?;
+    let help = "Microseconds that the clock is behind what was recorded last";
+    page.gauge("clock_lag_us", help, status.clock_lag_us)?;
     page.gauge("disk_used_bytes", "Bytes of all files of the log", status.bytes_on_disk)?;
     page.gauge("disk_free_bytes", "Bytes free on its file system", status.free_bytes)
 }

@@ -35,14 +35,14 @@ pub struct ServerOptions {
     pub progress_within: Duration,
     /// See [`Self::progress_within`]. Default 64 KiB.
     pub progress_bytes: usize,
-    /// A side that has sent nothing for so long sends Ping. Default 5 s.
+    /// A side that has sent nothing for so long sends Ping. Default 5 s, at least 10 ms.
     pub heartbeat: Duration,
     /// A client that has sent nothing for so long is dead. Default 15 s.
     pub dead_after: Duration,
     /// A client whose socket takes nothing for so long is dead. Default 60 s.
     pub write_stall: Duration,
     /// How long the end of a connection waits for the client to read the last words; and how long
-    /// a server that stops still reads requests, to refuse them. Default 1 s.
+    /// a server that stops still reads requests, to refuse them. Default 1 s, an hour at most.
     pub linger: Duration,
     /// Connections at once to the port of health and metrics; one more is closed. Default 64.
     pub http_connections_max: usize,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use quipu_engine::EventLog;
 use quipu_protocol::message_bytes_max;
@@ -20,6 +21,9 @@ use crate::readers::Readers;
 
 /// So many connections that are too many are told so at once; more are just closed.
 const REFUSALS_MAX: usize = 64;
+
+const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
+const LINGER_MAX: Duration = Duration::from_hours(1);
 
 /// A log, served.
 pub struct Service {
@@ -59,7 +63,9 @@ impl Service {
     pub fn new(log: Arc<EventLog>, mut options: ServerOptions) -> Arc<Self> {
         // A page is one message, and no message is longer than the log's limits make it.
         let message_bytes = message_bytes_max(&log.shared().options.limits);
-        options.page_bytes = options.page_bytes.min(message_bytes - RECORDS_HEAD_BYTES);
+        options.page_bytes = options.page_bytes.clamp(1, message_bytes - RECORDS_HEAD_BYTES);
+        options.heartbeat = options.heartbeat.max(HEARTBEAT_MIN);
+        options.linger = options.linger.min(LINGER_MAX);
         let meter = Arc::<Meter>::default();
         Arc::new(Self {
             bell: Bell::of(Arc::clone(&log)),

@@ -104,6 +104,9 @@ fn context(headers: &HeaderMap) -> Result<EventContext, Failure> {
             let problem = format!("{CORRELATION_BYTES_MAX} bytes are the most, not {given}");
             return Err(Failure::bad(format!("x-correlation-id: {problem}")));
         }
+        if correlation.contains(char::is_control) {
+            return Err(Failure::bad("x-correlation-id: it holds a tab"));
+        }
         context = context.correlated(correlation);
     }
     // The client, and behind it the proxies, which are trusted here to say so.
@@ -112,7 +115,8 @@ fn context(headers: &HeaderMap) -> Result<EventContext, Failure> {
         context = context.from_ip(ip);
     }
     if let Some(agent) = text("user-agent") {
-        context = context.user_agent(agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(agent));
+        let agent = agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(agent);
+        context = context.user_agent(agent.replace('\t', " "));
     }
     if let Some(trace) = text("traceparent").and_then(|trace| trace.parse().ok()) {
         context = context.traceparent(trace);

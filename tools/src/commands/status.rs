@@ -70,11 +70,16 @@ fn print(status: &Status, report: &RecoveryReport, out: &mut Output) -> Result<(
         let bytes = units::bytes(report.unproven_bytes);
         facts.push(("not shown", format!("{bytes} at the end, not proven durable")));
     }
-    if status.clock_lag_us > CLOCK_LAG_SHOWN_US {
-        let ahead = units::duration(Duration::from_micros(status.clock_lag_us.unsigned_abs()));
-        facts.push(("clock", format!("{ahead} behind what was recorded last")));
-    }
+    facts.extend(clock(status.clock_lag_us));
     write_facts(out, facts)
+}
+
+/// That events are recorded as of the time of the last one, until the clock has come so far.
+fn clock(lag_us: i64) -> Option<(&'static str, String)> {
+    (lag_us > CLOCK_LAG_SHOWN_US).then(|| {
+        let lag = units::duration(Duration::from_micros(lag_us.unsigned_abs()));
+        ("clock", format!("{lag} behind what was recorded last: `recorded_at` stands still"))
+    })
 }
 
 /// What a server says of its log; a newer one may say it in other words.
@@ -97,6 +102,7 @@ fn print_document(status: &Value, out: &mut Output) -> Result<(), Failure> {
         ("free", free(number("free_bytes"), space_is_low)),
         ("storage", text("storage")),
     ]);
+    facts.extend(clock(status["clock_lag_us"].as_i64().unwrap_or(0)));
     write_facts(out, facts)
 }
 

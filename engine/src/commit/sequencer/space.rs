@@ -36,7 +36,10 @@ impl Sequencer {
             Ok(()) if self.no_space.take().is_some() => self.log.set_state(LogState::Writable),
             Ok(()) => {}
             Err(PrepareError::NoSpace(reason)) => {
-                self.messages.push(Message::NoSpace(reason.clone()));
+                // Not at each look: there may be none for days.
+                if self.no_space.is_none() {
+                    self.messages.push(Message::NoSpace(reason.clone()));
+                }
                 self.log.set_state(LogState::NoSpace(reason.clone()));
                 self.no_space = Some((reason, self.log.env.clock.monotonic() + SPACE_RETRY));
             }
