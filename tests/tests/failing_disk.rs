@@ -16,10 +16,12 @@ use futures::task::noop_waker;
 use futures::{FutureExt, StreamExt};
 use futures_timer::Delay;
 use quipu_client::{Embedded, EventStore, LogState, OpenError, Options};
-use quipu_engine::{Access, Clock, DiskStorage, Environment, System};
+use quipu_engine::{Access, Clock, DiskStorage, Environment, Origin, System};
 use quipu_tests::events::event;
 use quipu_tests::faulty_disk::{Fault, Faults, FaultyDisk, Operation};
 use quipu_tests::host_log;
+use quipu_tests::memory_disk::{MemoryDisk, SetClock, environment};
+use quipu_tests::stepped_log::SteppedLog;
 use quipu_types::{
     AggregateKey, Append, AppendError, AppendOutcome, ReadRequest, Record, SubscribeRequest,
     Timestamp,
@@ -461,6 +463,35 @@ mod no_space {
         }
         let subject = subject.reopen();
         assert_eq!(subject.ids(), ids_of(1..400));
+    }
+
+    #[test]
+    fn a_hosts_log_is_told_once_however_long_there_is_none() {
+        let (faults, clock) = (Arc::<Faults>::default(), Arc::<SetClock>::default());
+        let disk = MemoryDisk::default().environment().storage;
+        let storage = Arc::new(FaultyDisk::before(disk, Arc::clone(&faults)));
+        let env = environment(storage, Arc::clone(&clock));
+        let log = SteppedLog::open(env, small().log).unwrap();
+        let told = Arc::<AtomicU64>::default();
+        let counts = Arc::clone(&told);
+        let host = host_log::that_calls(move || {
+            counts.fetch_add(1, Ordering::Relaxed);
+        });
+        faults.fail_all(Operation::Allocate, FULL);
+        tracing::subscriber::with_default(host, || {
+            let refused = |number| {
+                let answers = log.append_together(&[numbered(number)], Origin::Client);
+                matches!(&answers[..], [Err(error)] if is_no_space(error))
+            };
+            assert!((1..1_000).any(refused), "the disk is full");
+            assert_eq!(told.load(Ordering::Relaxed), 1);
+            for number in 2_000..2_010 {
+                clock.advance(300_000);
+                log.run();
+                assert!(refused(number), "and stays so");
+            }
+        });
+        assert_eq!(told.load(Ordering::Relaxed), 1);
     }
 
     #[test]

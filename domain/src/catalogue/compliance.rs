@@ -115,7 +115,8 @@ events! {
         /// The rules that were broken.
         rules_violated: Vec<String> = vec!["TCPA 64.1200(c)(1)".to_owned()],
         /// Whatever else is known. A number that no 64-bit integer or double holds loses digits
-        /// when it is read as a typed event; the log keeps them.
+        /// when it is read as a typed event, and one beyond the greatest double (1e400) is refused
+        /// then; the log keeps them.
         details: Map<String, Value> = example::object(r#"{"local_time":"21:14"}"#),
     }
 }
