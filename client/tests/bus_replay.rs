@@ -73,6 +73,20 @@ fn the_past_is_handled_again_and_the_handler_can_see_it() {
 }
 
 #[test]
+fn a_time_that_cannot_be_noted_is_refused() {
+    block_on(async {
+        let log = Log::new();
+        let bus = log.bus().await;
+        bus.subscribe(Handler::new("again"), Book::default().writer()).await.unwrap();
+        let notes = bus.notes("again").await.unwrap();
+        let after = Some(Timestamp::from_micros(i64::MAX));
+        let refused = notes.replay(ReplayRequest { after, ..ReplayRequest::default() }).await;
+        assert!(refused.unwrap_err().to_string().contains(&i64::MAX.to_string()));
+        bus.stop().await.unwrap();
+    });
+}
+
+#[test]
 fn a_handler_replays_only_what_it_hears_of() {
     block_on(async {
         let log = Log::new();

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use quipu_types::{
-    AggregateKey, Append, Filter, Position, SubscribeRequest, SubscriptionItem, Uuid,
+    AggregateKey, Append, AppendError, Filter, Invalid, Position, SubscribeRequest,
+    SubscriptionItem, Uuid,
 };
 
 use super::error::BusError;
@@ -111,8 +112,12 @@ impl HandlerNotes {
     /// Meanwhile nothing new is handed to the handler. Gives the replay's id.
     ///
     /// # Errors
-    /// That the log cannot be written.
+    /// That [`ReplayRequest::after`] is a time that cannot be spelled, or the log cannot be written.
     pub async fn replay(&self, request: ReplayRequest) -> Result<Uuid, BusError> {
+        if let Some(after) = request.after.filter(|after| !after.is_spellable()) {
+            let invalid = Invalid::Timestamp { micros: after.as_micros() };
+            return Err(AppendError::from(invalid).into());
+        }
         let replay_id = SystemStamps.next().event_id;
         self.store(Note::ReplayAsked { replay_id, request }).await?;
         Ok(replay_id)
