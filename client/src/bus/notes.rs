@@ -112,7 +112,8 @@ impl HandlerNotes {
     /// Meanwhile nothing new is handed to the handler. Gives the replay's id.
     ///
     /// # Errors
-    /// That [`ReplayRequest::after`] is a time that cannot be spelled, or the log cannot be written.
+    /// That [`ReplayRequest::after`] is a time that cannot be spelled, or that the log cannot be
+    /// written.
     pub async fn replay(&self, request: ReplayRequest) -> Result<Uuid, BusError> {
         if let Some(after) = request.after.filter(|after| !after.is_spellable()) {
             let invalid = Invalid::Timestamp { micros: after.as_micros() };
