@@ -40,9 +40,17 @@ fn of_float(number: f64) -> Checked {
     Err(NotFinite(format!("it has the number {number}, for which JSON has no spelling")))
 }
 
+/// What has no number that may be wrong.
 macro_rules! pass {
-    ($($method:ident: $value:ty,)*) => {
-        $(fn $method(self, _: $value) -> Checked { Ok(()) })*
+    ($($method:ident($($of:ty),*),)*) => {
+        $(fn $method(self, $(_: $of),*) -> Checked { Ok(()) })*
+    };
+}
+
+/// What has parts.
+macro_rules! enter {
+    ($($method:ident($($of:ty),*),)*) => {
+        $(fn $method(self, $(_: $of),*) -> Result<Self, NotFinite> { Ok(self) })*
     };
 }
 
@@ -58,21 +66,34 @@ impl Serializer for Finite {
     type SerializeStructVariant = Self;
 
     pass! {
-        serialize_bool: bool,
-        serialize_i8: i8,
-        serialize_i16: i16,
-        serialize_i32: i32,
-        serialize_i64: i64,
-        serialize_i128: i128,
-        serialize_u8: u8,
-        serialize_u16: u16,
-        serialize_u32: u32,
-        serialize_u64: u64,
-        serialize_u128: u128,
-        serialize_char: char,
-        serialize_str: &str,
-        serialize_bytes: &[u8],
-        serialize_unit_struct: &'static str,
+        serialize_bool(bool),
+        serialize_i8(i8),
+        serialize_i16(i16),
+        serialize_i32(i32),
+        serialize_i64(i64),
+        serialize_i128(i128),
+        serialize_u8(u8),
+        serialize_u16(u16),
+        serialize_u32(u32),
+        serialize_u64(u64),
+        serialize_u128(u128),
+        serialize_char(char),
+        serialize_str(&str),
+        serialize_bytes(&[u8]),
+        serialize_none(),
+        serialize_unit(),
+        serialize_unit_struct(&'static str),
+        serialize_unit_variant(&'static str, u32, &'static str),
+    }
+
+    enter! {
+        serialize_seq(Option<usize>),
+        serialize_tuple(usize),
+        serialize_tuple_struct(&'static str, usize),
+        serialize_tuple_variant(&'static str, u32, &'static str, usize),
+        serialize_map(Option<usize>),
+        serialize_struct(&'static str, usize),
+        serialize_struct_variant(&'static str, u32, &'static str, usize),
     }
 
     fn serialize_f32(self, number: f32) -> Checked {
@@ -87,20 +108,8 @@ impl Serializer for Finite {
         Ok(())
     }
 
-    fn serialize_none(self) -> Checked {
-        Ok(())
-    }
-
-    fn serialize_unit(self) -> Checked {
-        Ok(())
-    }
-
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Checked {
         check(value)
-    }
-
-    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Checked {
-        Ok(())
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -119,46 +128,6 @@ impl Serializer for Finite {
         value: &T,
     ) -> Checked {
         check(value)
-    }
-
-    fn serialize_seq(self, _: Option<usize>) -> Result<Self, NotFinite> {
-        Ok(self)
-    }
-
-    fn serialize_tuple(self, _: usize) -> Result<Self, NotFinite> {
-        Ok(self)
-    }
-
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, NotFinite> {
-        Ok(self)
-    }
-
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self, NotFinite> {
-        Ok(self)
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<Self, NotFinite> {
-        Ok(self)
-    }
-
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, NotFinite> {
-        Ok(self)
-    }
-
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self, NotFinite> {
-        Ok(self)
     }
 }
 

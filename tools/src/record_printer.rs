@@ -4,7 +4,7 @@ use quipu_client::{Record, json};
 
 use crate::failure::Failure;
 use crate::output::{Output, terminal_columns};
-use crate::table::{Column, Table, cut};
+use crate::table::{Column, Table, cut, harmless};
 
 /// Prints records batch by batch.
 pub(crate) struct RecordPrinter {
@@ -67,42 +67,10 @@ fn row(record: &Record) -> [String; 6] {
     ]
 }
 
-/// Text that a terminal shows as it is: what turns it around or is not seen is spelled.
-fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}' => shown.extend(letter.escape_unicode()),
-            _ if letter.is_control() => shown.push(' '),
-            _ => shown.push(letter),
-        }
-    }
-    shown
-}
-
 /// The payload as one harmless line: text without control characters, or only its size.
 fn data(record: &Record) -> String {
     match std::str::from_utf8(record.payload()) {
         Ok(text) => harmless(text),
         Err(_) => format!("({} bytes of {})", record.payload().len(), record.content_type()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_turns_text_around_or_is_not_seen_is_spelled() {
-        let hostile = "a\u{202e}b\u{200b}c\u{feff}d\u{2028}e\tf";
-        assert_eq!(harmless(hostile), r"a\u{202e}b\u{200b}c\u{feff}d\u{2028}e f");
-        assert_eq!(harmless("Zürich 電話 \u{1f600}"), "Zürich 電話 \u{1f600}");
     }
 }

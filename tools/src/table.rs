@@ -110,6 +110,26 @@ pub(crate) fn cut(text: &str, limit: usize) -> String {
     text.to_owned()
 }
 
+/// Text that a terminal shows as it is: what turns it around or is not seen is spelled.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' => shown.extend(letter.escape_unicode()),
+            _ if letter.is_control() => shown.push(' '),
+            _ => shown.push(letter),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +141,13 @@ mod tests {
         assert_eq!(cut("日本語", 6), "日本語");
         assert_eq!(cut("日本語", 5), "日本…");
         assert_eq!(cut("日本語", 4), "日…");
+    }
+
+    #[test]
+    fn what_turns_text_around_or_is_not_seen_is_spelled() {
+        let hostile = "a\u{202e}b\u{200b}c\u{feff}d\u{2028}e\tf";
+        assert_eq!(harmless(hostile), r"a\u{202e}b\u{200b}c\u{feff}d\u{2028}e f");
+        assert_eq!(harmless("Zürich 電話 \u{1f600}"), "Zürich 電話 \u{1f600}");
     }
 
     #[test]

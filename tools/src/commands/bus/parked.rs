@@ -11,7 +11,7 @@ use super::BusArg;
 use crate::failure::Failure;
 use crate::output::{Output, whisper};
 use crate::store_args::{Store, StoreArgs};
-use crate::table::{Column, Table};
+use crate::table::{Column, Table, harmless};
 use crate::units::plural;
 
 const EXAMPLES: &str = "Examples:
@@ -175,11 +175,11 @@ fn row(event: &ParkedEvent) -> [String; 6] {
     [
         event.position.to_string(),
         event.parked_at.to_string(),
-        event.aggregate.to_string(),
-        event.event_type.clone(),
+        harmless(&event.aggregate.to_string()),
+        harmless(&event.event_type),
         event.attempts.to_string(),
-        // It is what a host's code said: one harmless line.
-        event.error.replace(char::is_control, " "),
+        // It is what a host's code said.
+        harmless(&event.error),
     ]
 }
 
