@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio_util::task::TaskTracker;
 
@@ -110,7 +111,7 @@ pub(crate) async fn next_connection(
 }
 
 async fn serve(socket: TcpStream, peer: SocketAddr, service: Arc<Service>) {
-    if let Err(error) = socket.set_nodelay(true) {
+    if let Err(error) = prepare(&socket, peer) {
         tracing::debug!(%peer, %error, "gone before it was served");
         return;
     }
@@ -122,7 +123,36 @@ async fn serve(socket: TcpStream, peer: SocketAddr, service: Arc<Service>) {
     }
 }
 
+/// Inside one machine nothing is congested, but to pace what is sent (BBR, where the system is set to
+/// it) costs a subscriber that catches up a sixth of its rate and more: docs/performance.md.
+fn prepare(socket: &TcpStream, peer: SocketAddr) -> io::Result<()> {
+    if peer.ip().to_canonical().is_loopback() {
+        // Every Linux has it. Where it may not be chosen the system's own does, too.
+        sockopt::set_tcp_congestion(socket, "reno").ok();
+    }
+    socket.set_nodelay(true)
+}
+
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_is_sent_inside_this_machine_is_not_paced() {
+        let (listener, address) = bind("127.0.0.1:0", false).await.unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let (_accepted, near) = listener.accept().await.unwrap();
+        let systems = sockopt::tcp_congestion(&socket).unwrap();
+        prepare(&socket, "[2001:db8::1]:7440".parse().unwrap()).unwrap();
+        assert_eq!(sockopt::tcp_congestion(&socket).unwrap(), systems);
+        let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), near.port());
+        prepare(&socket, mapped).unwrap();
+        assert_eq!(sockopt::tcp_congestion(&socket).unwrap(), "reno");
+        assert!(socket.nodelay().unwrap());
+    }
 }
