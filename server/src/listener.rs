@@ -123,8 +123,8 @@ async fn serve(socket: TcpStream, peer: SocketAddr, service: Arc<Service>) {
     }
 }
 
-/// Inside one machine nothing is congested, but to pace what is sent (BBR, where the system is set to
-/// it) costs a subscriber that catches up a sixth of its rate and more: docs/performance.md.
+/// Inside one machine nothing is congested, but to pace what is sent (BBR, where the system is set
+/// to it) costs a subscriber that catches up a sixth of its rate and more: docs/performance.md.
 fn prepare(socket: &TcpStream, peer: SocketAddr) -> io::Result<()> {
     if peer.ip().to_canonical().is_loopback() {
         // Every Linux has it. Where it may not be chosen the system's own does, too.
