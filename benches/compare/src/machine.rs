@@ -14,6 +14,8 @@ pub(crate) struct Machine {
     pub(crate) memory_gib: u64,
     pub(crate) system: String,
     pub(crate) kernel: String,
+    /// Of TCP.
+    pub(crate) congestion_control: String,
     pub(crate) file_system: String,
 }
 
@@ -30,16 +32,20 @@ impl Machine {
             memory_gib: (memory_kib + (1 << 19)) >> 20,
             system: system.unwrap_or("an unknown system").trim_matches('"').to_owned(),
             kernel: text_or_nothing("/proc/sys/kernel/osrelease").trim().to_owned(),
+            congestion_control: text_or_nothing("/proc/sys/net/ipv4/tcp_congestion_control")
+                .trim()
+                .to_owned(),
             file_system: file_system(&text_or_nothing("/proc/self/mounts"), folder),
         }
     }
 
     /// In one line.
     pub(crate) fn text(&self) -> String {
-        let Self { processor, cores, memory_gib, system, kernel, file_system } = self;
+        let Self { processor, cores, memory_gib, system, .. } = self;
+        let Self { kernel, congestion_control, file_system, .. } = self;
         format!(
             "{cores} cores ({processor}), {memory_gib} GiB, {file_system}, {system}, \
-             Linux {kernel}"
+             Linux {kernel} with {congestion_control} congestion control"
         )
     }
 
