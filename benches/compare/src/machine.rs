@@ -41,8 +41,8 @@ impl Machine {
 
     /// In one line.
     pub(crate) fn text(&self) -> String {
-        let Self { processor, cores, memory_gib, system, .. } = self;
-        let Self { kernel, congestion_control, file_system, .. } = self;
+        let Self { processor, cores, memory_gib, system, kernel, congestion_control, file_system } =
+            self;
         format!(
             "{cores} cores ({processor}), {memory_gib} GiB, {file_system}, {system}, \
              Linux {kernel} with {congestion_control} congestion control"
